@@ -1,0 +1,206 @@
+"""Initial reflectors: where an orthogonal factor starts, and how it learns.
+
+A reflector `H(u)` does not change when `u` is scaled, so under Adam or
+RMSprop, whose steps do not depend on the size of the gradient, the length of
+`u` is its learning rate: each update turns `u` by about
+`learning_rate / reflector_scale` radians, where `reflector_scale` is the root
+mean square of the entries that `u` starts with. Under plain SGD the angle is
+`learning_rate / reflector_scale^2` times the gradient at unit length.
+"""
+
+import random
+
+import numpy as np
+from keras import initializers
+from keras.saving import deserialize_keras_object
+from keras.saving import register_keras_serializable
+
+from tf_spectral.linalg.factorization import vector_to_axis
+
+
+class ReflectorInitializer(initializers.Initializer):
+    """Base of the initialisers of the packed reflectors of U and V.
+
+    Args:
+        reflector_scale: Positive float, the root mean square of the entries
+            of each reflector. Larger values make reflectors turn more slowly
+            under Adam and RMSprop. Defaults to `1.0`.
+        seed: Integer or `None`. Defaults to `None`.
+
+    Call arguments:
+        u_shape: Pair `(m_u, n_out)`.
+        v_shape: Pair `(m_v, n_in)`.
+
+    Returns:
+        Pair of float64 NumPy arrays of these shapes, packed: row `i` is zero
+        in its first `i` entries.
+    """
+
+    def __init__(self, reflector_scale=1.0, seed=None):
+        if not 0 < reflector_scale < np.inf:
+            raise ValueError(
+                "Argument `reflector_scale` must be positive and finite. "
+                f"Received: reflector_scale={reflector_scale}"
+            )
+        self.reflector_scale = float(reflector_scale)
+        self.seed = seed
+        # As in Keras, one unseeded initialiser gives one set of values.
+        self._drawn_seed = random.randint(1, 10**9) if seed is None else seed
+
+    def __call__(self, u_shape, v_shape):
+        rng = np.random.default_rng(self._drawn_seed)
+        u, v = self.directions(tuple(u_shape), tuple(v_shape), rng)
+        return self.rescale(u), self.rescale(v)
+
+    def directions(self, u_shape, v_shape, rng):
+        """Packed reflectors, of any length, of this initialiser's matrix."""
+        raise NotImplementedError(f"{type(self).__name__}.directions")
+
+    def rescale(self, rows):
+        """The rows with entries of root mean square `reflector_scale`."""
+        length = np.sqrt(rows.shape[1] - np.arange(len(rows)))[:, None]
+        norm = np.linalg.norm(rows, axis=1, keepdims=True)
+        norm = np.where(norm > 0, norm, 1.0)
+        return self.reflector_scale * length * rows / norm
+
+    def get_config(self):
+        return {"reflector_scale": self.reflector_scale, "seed": self.seed}
+
+
+@register_keras_serializable("tf_spectral")
+class GaussianReflectors(ReflectorInitializer):
+    """Independent normal entries: the default.
+
+    Fast to learn and easy, but the product is not Haar distributed.
+
+    Args:
+        reflector_scale: Positive float. Defaults to `1.0`.
+        seed: Integer or `None`. Defaults to `None`.
+    """
+
+    def directions(self, u_shape, v_shape, rng):
+        return _packed_normal(u_shape, rng), _packed_normal(v_shape, rng)
+
+
+@register_keras_serializable("tf_spectral")
+class HaarReflectors(ReflectorInitializer):
+    """First columns of U and V uniform on the orthogonal group (Haar).
+
+    With as many reflectors as columns the last row is zero half of the time:
+    it holds the sign of the determinant and has no continuous parameter.
+
+    Args:
+        reflector_scale: Positive float. Defaults to `1.0`.
+        seed: Integer or `None`. Defaults to `None`.
+
+    Reference: Stewart, "The efficient generation of random orthogonal
+    matrices", 1980.
+    """
+
+    def directions(self, u_shape, v_shape, rng):
+        factors = _packed_normal(u_shape, rng), _packed_normal(v_shape, rng)
+        for rows in factors:
+            for i, row in enumerate(rows):
+                row[i:] = vector_to_axis(row[i:])
+        return factors
+
+
+@register_keras_serializable("tf_spectral")
+class IdentityReflectors(ReflectorInitializer):
+    """U = V random: the matrix is the identity and every reflector learns.
+
+    Needs a square matrix and as many reflectors in U as in V.
+
+    Args:
+        reflector_scale: Positive float. Defaults to `1.0`.
+        seed: Integer or `None`. Defaults to `None`.
+    """
+
+    def directions(self, u_shape, v_shape, rng):
+        _check_equal_shapes(self, u_shape, v_shape)
+        rows = _packed_normal(u_shape, rng)
+        return rows, rows.copy()
+
+
+@register_keras_serializable("tf_spectral")
+class RotationReflectors(ReflectorInitializer):
+    """Plane rotations by random angles, in disjoint pairs of coordinates.
+
+    The first `min(m, n // 2)` pairs are rotated; the identity is left on the
+    rest. Needs a square matrix and as many reflectors in U as in V.
+
+    Args:
+        angles: `"uniform"` for angles uniform in [-pi, pi], or `"cayley"` for
+            `2 arctan(s)`, `s` uniform in [-pi, pi] (Henaff et al., 2016, by
+            the Cayley transform). Defaults to `"uniform"`.
+        reflector_scale: Positive float. Defaults to `1.0`.
+        seed: Integer or `None`. Defaults to `None`.
+    """
+
+    def __init__(self, angles="uniform", reflector_scale=1.0, seed=None):
+        super().__init__(reflector_scale, seed)
+        if angles not in ("uniform", "cayley"):
+            raise ValueError(
+                "Argument `angles` is unknown. Expected 'uniform' or "
+                f"'cayley', Received: angles={angles}"
+            )
+        self.angles = angles
+
+    def directions(self, u_shape, v_shape, rng):
+        _check_equal_shapes(self, u_shape, v_shape)
+        u = _packed_normal(u_shape, rng)
+        v = u.copy()
+        planes = min(u_shape[0], u_shape[1] // 2)
+        theta = rng.uniform(-np.pi, np.pi, planes)
+        if self.angles == "cayley":
+            theta = 2 * np.arctan(theta)
+        start = rng.uniform(-np.pi, np.pi, planes)
+        for p in range(planes):
+            u[p], v[p] = 0.0, 0.0
+            pair = slice(2 * p, 2 * p + 2)
+            u[p, pair] = _direction(start[p] + theta[p] / 2)
+            v[p, pair] = _direction(start[p])
+        return u, v
+
+    def get_config(self):
+        return {"angles": self.angles, **super().get_config()}
+
+
+_BY_NAME = {
+    "gaussian": GaussianReflectors,
+    "haar": HaarReflectors,
+    "identity": IdentityReflectors,
+    "rotation": RotationReflectors,
+}
+
+
+def get_reflector_initializer(identifier):
+    """A `ReflectorInitializer` from its name, configuration or itself."""
+    if isinstance(identifier, dict):
+        identifier = deserialize_keras_object(identifier)
+    if isinstance(identifier, str) and identifier in _BY_NAME:
+        return _BY_NAME[identifier]()
+    if isinstance(identifier, ReflectorInitializer):
+        return identifier
+    raise ValueError(
+        "Argument `reflector_initializer` is unknown. Expected one of "
+        f"{sorted(_BY_NAME)} or an instance of `ReflectorInitializer`, "
+        f"Received: reflector_initializer={identifier}"
+    )
+
+
+def _packed_normal(shape, rng):
+    return np.triu(rng.normal(size=shape))
+
+
+def _direction(angle):
+    return np.cos(angle), np.sin(angle)
+
+
+def _check_equal_shapes(initializer, u_shape, v_shape):
+    if u_shape != v_shape:
+        raise ValueError(
+            f"`{type(initializer).__name__}` needs a square matrix and as "
+            "many reflectors in U as in V. Received: reflector shapes "
+            f"U {u_shape}, V {v_shape}"
+        )

@@ -1,0 +1,88 @@
+"""Singular values and the raw weight that stands for them.
+
+`sigmoid` keeps them in [c - r, c + r] whatever the weight is, `clip` by a
+constraint after each update, `free` not at all; `fixed` has no weight. Zhang
+et al., 2018, section 4 (equation 8 for the sigmoid).
+"""
+
+import numpy as np
+from keras import constraints
+from keras import ops
+from keras.saving import register_keras_serializable
+
+MODES = ("sigmoid", "clip", "free", "fixed")
+
+
+def check_sigma(mode, center, radius):
+    """Raises unless the bounds make sense in the mode."""
+    if mode not in MODES:
+        raise ValueError(
+            f"Argument `sigma_mode` is unknown. Expected one of {MODES}, "
+            f"Received: sigma_mode={mode}"
+        )
+    if not 0 <= center < np.inf:
+        raise ValueError(
+            "Argument `sigma_center` must be non-negative and finite. "
+            f"Received: sigma_center={center}"
+        )
+    if mode in ("free", "fixed"):
+        return
+    limit = center if center > 0 else np.inf
+    if not 0 < radius < limit:
+        raise ValueError(
+            "Argument `sigma_radius` must be positive and, so that the matrix "
+            "stays invertible, smaller than a positive `sigma_center`. "
+            f"Received: sigma_radius={radius}, sigma_center={center}"
+        )
+
+
+def sigma_from_weight(weight, mode, center, radius):
+    """Singular values from the raw weight."""
+    if mode == "sigmoid":
+        # 2 r (sigmoid(s) - 1/2) + c, free of overflow.
+        return center + radius * ops.tanh(weight / 2)
+    return weight
+
+
+def weight_from_sigma(sigma, mode, center, radius):
+    """The raw weight (NumPy) of the given singular values.
+
+    Raises:
+        ValueError: If a bounded mode cannot hold them.
+    """
+    sigma = np.asarray(sigma, "float64")
+    if mode == "free":
+        return sigma
+    allowed = 0.0 if mode == "fixed" else radius
+    excess = np.abs(sigma - center).max(initial=0.0) - allowed
+    # A hair of rounding is forgiven, as a float32 matrix carries it.
+    if excess > 1e-5 * max(center, 1.0):
+        raise ValueError(
+            "The singular values lie outside of the bounds. Expected all in "
+            f"[{center - allowed}, {center + allowed}] "
+            f"(sigma_mode='{mode}'), Received: values in "
+            f"[{sigma.min()}, {sigma.max()}]"
+        )
+    if mode != "sigmoid":
+        return np.clip(sigma, center - allowed, center + allowed)
+    bound = 1 - 1e-6
+    return 2 * np.arctanh(np.clip((sigma - center) / radius, -bound, bound))
+
+
+@register_keras_serializable("tf_spectral")
+class Interval(constraints.Constraint):
+    """Constrains each entry of a weight to `[low, high]`.
+
+    Args:
+        low: Float, the lower bound.
+        high: Float, the upper bound.
+    """
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def __call__(self, w):
+        return ops.clip(w, self.low, self.high)
+
+    def get_config(self):
+        return {"low": self.low, "high": self.high}

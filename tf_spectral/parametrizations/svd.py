@@ -1,0 +1,290 @@
+"""SVD: a matrix by its singular value decomposition, kept as such."""
+
+import numpy as np
+from keras import layers
+from keras import ops
+from keras import regularizers
+from keras.saving import register_keras_serializable
+from keras.saving import serialize_keras_object
+
+from tf_spectral import initializers
+from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.linalg.factorization import check_reflectors
+from tf_spectral.linalg.factorization import svd_factors_from_matrix
+from tf_spectral.linalg.spectral import diagonal_plus_low_rank
+from tf_spectral.linalg.spectral import spectral_matrix
+from tf_spectral.parametrizations import singular_values as sv
+
+
+@register_keras_serializable("tf_spectral")
+class SVD(layers.Layer):
+    """A matrix `V diag(sigma) U^T` with U and V products of reflectors.
+
+    The transpose is the paper's `W = U diag(sigma) V^T`. The singular values
+    are the entries of `sigma` and stay where `sigma_mode` puts them, whatever
+    an optimizer does to the weights.
+
+    Args:
+        shape: Pair of positive integers `(n_in, n_out)`.
+        reflectors: `None` for `min(n_in, n_out)` on both sides (any matrix
+            with singular values within the bounds can be reached), an
+            integer, or a pair `(m_u, m_v)`. Defaults to `None`.
+        sigma_center: Non-negative float `c`, the middle and the start of the
+            singular values. Defaults to `1.0`.
+        sigma_radius: Positive float `r`, smaller than a positive
+            `sigma_center`. Defaults to `0.01`.
+        sigma_mode: `"sigmoid"` (sigma = c + r tanh(s/2), inside [c-r, c+r]),
+            `"clip"` (projected to [c-r, c+r] after each update), `"free"`
+            (entries may even turn negative: the singular values are their
+            sizes) or `"fixed"` (always c). Defaults to `"sigmoid"`.
+        reflector_initializer: `"gaussian"`, `"haar"`, `"identity"`,
+            `"rotation"` or a `tf_spectral.initializers.ReflectorInitializer`.
+            Its `reflector_scale` sets how fast reflectors turn. Defaults to
+            `"gaussian"`.
+        sigma_regularizer: Keras regularizer of `sigma` itself (not of the
+            weight behind it). Defaults to `None`.
+        matrix_regularizer: Keras regularizer of the matrix. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> svd = SVD((3, 2), reflectors=2, sigma_center=1.0, sigma_radius=0.1)
+    >>> svd.matrix().shape
+    (3, 2)
+
+    Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
+    via Efficient SVD Parameterization", 2018, sections 3 to 5.
+    """
+
+    def __init__(
+        self,
+        shape,
+        reflectors=None,
+        sigma_center=1.0,
+        sigma_radius=0.01,
+        sigma_mode="sigmoid",
+        reflector_initializer="gaussian",
+        sigma_regularizer=None,
+        matrix_regularizer=None,
+        **kwargs,
+    ):
+        self._check_shape(shape)
+        sv.check_sigma(sigma_mode, sigma_center, sigma_radius)
+        super().__init__(**kwargs)
+        self.shape = tuple(int(n) for n in shape)
+        self.reflectors = check_reflectors(reflectors, *self.shape)
+        self.sigma_center = float(sigma_center)
+        self.sigma_radius = float(sigma_radius)
+        self.sigma_mode = sigma_mode
+        self.reflector_initializer = initializers.get_reflector_initializer(
+            reflector_initializer
+        )
+        self.sigma_regularizer = regularizers.get(sigma_regularizer)
+        self.matrix_regularizer = regularizers.get(matrix_regularizer)
+        self._check_regularizers()
+
+    def build(self, input_shape=None):
+        (n_in, n_out), (m_u, m_v) = self.shape, self.reflectors
+        u, v = self.reflector_initializer((m_u, n_out), (m_v, n_in))
+        self._u = self._add_weight("u_reflectors", u) if m_u else None
+        self._v = self._add_weight("v_reflectors", v) if m_v else None
+        self._sigma = None
+        if self.sigma_mode != "fixed":
+            start = 0.0 if self.sigma_mode == "sigmoid" else self.sigma_center
+            self._sigma = self._add_weight(
+                "sigma_logits" if self.sigma_mode == "sigmoid" else "sigma",
+                np.full(min(self.shape), start),
+                constraint=self._sigma_constraint(),
+            )
+        self._attach_regularizers()
+        self.built = True
+
+    def u_vectors(self):
+        """Packed reflectors of U: tensor `(m_u, n_out)`."""
+        self._ensure_built()
+        return self._packed(self._u, self.shape[1])
+
+    def v_vectors(self):
+        """Packed reflectors of V: tensor `(m_v, n_in)`."""
+        self._ensure_built()
+        return self._packed(self._v, self.shape[0])
+
+    def sigma(self):
+        """The diagonal: tensor `(min(n_in, n_out),)`."""
+        self._ensure_built()
+        if self._sigma is None:
+            return ops.full(
+                (min(self.shape),), self.sigma_center, self._weight_dtype
+            )
+        return sv.sigma_from_weight(
+            ops.convert_to_tensor(self._sigma),
+            self.sigma_mode,
+            self.sigma_center,
+            self.sigma_radius,
+        )
+
+    def singular_values(self):
+        """The singular values of the matrix, in no order."""
+        return ops.abs(self.sigma())
+
+    def matrix(self):
+        """The matrix: tensor `(n_in, n_out)`, in float32 or float64."""
+        return spectral_matrix(self.u_vectors(), self.sigma(), self.v_vectors())
+
+    def diagonal_plus_low_rank(self):
+        """Tensors `(sigma, P, R)` with `matrix = diag(sigma) - P R^T`.
+
+        `sigma` has shape `(min(n_in, n_out),)` and is padded by zeros to the
+        shape of the matrix; `P` is `(n_in, m_v + m_u)` and `R`
+        `(n_out, m_v + m_u)`.
+        """
+        sigma = self.sigma()
+        p, r = diagonal_plus_low_rank(
+            self.u_vectors(), sigma, self.v_vectors()
+        )
+        return sigma, p, r
+
+    def assign_matrix(self, kernel):
+        """Sets the weights so that `matrix()` is `kernel`.
+
+        Args:
+            kernel: Floating matrix `(n_in, n_out)`.
+
+        Raises:
+            ValueError: If the shape differs, if a singular value lies outside
+                of the bounds, or if the reflectors are too few (the message
+                gives the residual). The weights are then as they were.
+        """
+        kernel = ops.convert_to_tensor(kernel)
+        if tuple(kernel.shape) != self.shape:
+            raise ValueError(
+                "Argument `kernel` has the wrong shape. Expected "
+                f"{self.shape}, Received: kernel.shape={tuple(kernel.shape)}"
+            )
+        u, sigma, v = self._factors(kernel)
+        self._check_residual(kernel, u, sigma, v)
+        raw = sv.weight_from_sigma(
+            ops.convert_to_numpy(sigma),
+            self.sigma_mode,
+            self.sigma_center,
+            self.sigma_radius,
+        )
+        self._ensure_built()
+        rescale = self.reflector_initializer.rescale
+        for variable, value in (
+            (self._u, rescale(ops.convert_to_numpy(u))),
+            (self._v, rescale(ops.convert_to_numpy(v))),
+            (self._sigma, raw),
+        ):
+            if variable is not None:
+                variable.assign(ops.cast(value, variable.dtype))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "shape": self.shape,
+            "reflectors": self.reflectors,
+            "sigma_center": self.sigma_center,
+            "sigma_radius": self.sigma_radius,
+            "sigma_mode": self.sigma_mode,
+            "reflector_initializer": serialize_keras_object(
+                self.reflector_initializer
+            ),
+            "sigma_regularizer": regularizers.serialize(self.sigma_regularizer),
+            "matrix_regularizer": regularizers.serialize(
+                self.matrix_regularizer
+            ),
+        }
+
+    def _factors(self, kernel):
+        return svd_factors_from_matrix(kernel, self.reflectors)
+
+    def _ensure_built(self):
+        if not self.built:
+            self.build()
+
+    @property
+    def _weight_dtype(self):
+        return working_dtype(self.variable_dtype)
+
+    def _add_weight(self, name, value, constraint=None):
+        return self.add_weight(
+            name=name,
+            shape=value.shape,
+            initializer=lambda shape, dtype=None: ops.cast(value, dtype),
+            dtype=self._weight_dtype,
+            autocast=False,
+            constraint=constraint,
+        )
+
+    def _sigma_constraint(self):
+        if self.sigma_mode != "clip":
+            return None
+        return sv.Interval(
+            self.sigma_center - self.sigma_radius,
+            self.sigma_center + self.sigma_radius,
+        )
+
+    def _packed(self, variable, width):
+        if variable is None:
+            return ops.zeros((0, width), dtype=self._weight_dtype)
+        return ops.triu(ops.convert_to_tensor(variable))
+
+    def _attach_regularizers(self):
+        penalties = (
+            (self._sigma, self.sigma_regularizer, self.sigma),
+            (self._u, self.matrix_regularizer, self.matrix),
+        )
+        for variable, regularizer, value in penalties:
+            if regularizer is not None:
+                variable.regularizer = _Penalty(regularizer, value)
+
+    def _check_regularizers(self):
+        if self.sigma_regularizer and self.sigma_mode == "fixed":
+            raise ValueError(
+                "Argument `sigma_regularizer` has nothing to act on. Expected "
+                "None with sigma_mode='fixed', Received: "
+                f"sigma_regularizer={self.sigma_regularizer}"
+            )
+        if self.matrix_regularizer and not self.reflectors[0]:
+            raise ValueError(
+                "Argument `matrix_regularizer` needs at least one reflector "
+                f"in U. Received: reflectors={self.reflectors}"
+            )
+
+    @staticmethod
+    def _check_shape(shape):
+        valid = (
+            isinstance(shape, (tuple, list))
+            and len(shape) == 2
+            and all(isinstance(n, (int, np.integer)) and n > 0 for n in shape)
+        )
+        if not valid:
+            raise ValueError(
+                "Argument `shape` must be a pair of positive integers "
+                f"(n_in, n_out). Received: shape={shape}"
+            )
+
+    def _check_residual(self, kernel, u, sigma, v):
+        kernel = ops.cast(kernel, sigma.dtype)
+        residual = ops.norm(kernel - spectral_matrix(u, sigma, v))
+        relative = float(residual / (ops.norm(kernel) + 1e-30))
+        if not relative <= 1e-4:
+            raise ValueError(
+                "The matrix cannot be written with so few reflectors. "
+                f"Expected a relative residual <= 1e-4, Received: {relative} "
+                f"with reflectors={self.reflectors}"
+            )
+
+
+class _Penalty(regularizers.Regularizer):
+    """Regularizer of what a weight stands for, in place of the weight."""
+
+    def __init__(self, regularizer, value):
+        self.regularizer, self.value = regularizer, value
+
+    def __call__(self, weight):
+        return self.regularizer(self.value())
