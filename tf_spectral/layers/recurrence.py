@@ -8,6 +8,8 @@ weights get is summed chunk by chunk, in products of large matrices over rows
 that are still in the cache.
 """
 
+import functools
+
 from keras import ops
 
 from tf_spectral.layers.modrelu import modrelu
@@ -50,45 +52,31 @@ def recurrence(
     Returns:
         Tensor `(T, batch, n)` of all states, or `(batch, n)` of the last.
     """
-    names, values = zip(
-        *(
-            (name, value)
-            for name, value in (
-                ("x", x),
-                ("kernel", kernel),
-                ("initial_state", initial_state),
-                ("bias", bias),
-                ("modrelu_bias", modrelu_bias),
-                ("state_mask", state_mask),
-                ("mask", None if mask is None else ops.cast(mask, x.dtype)),
-                *(("transition", tensor) for tensor in transition),
-            )
-            if value is not None
-        )
-    )
-    fixed = len(values) - len(transition)
-
-    def unpack(values):
-        w = dict(zip(names[:fixed], values))
-        return w, type(transition)(*values[fixed:])
+    tensors = {
+        "x": x,
+        "kernel": kernel,
+        "initial_state": initial_state,
+        "bias": bias,
+        "modrelu_bias": modrelu_bias,
+        "state_mask": state_mask,
+        "mask": None if mask is None else ops.cast(mask, x.dtype),
+    }
+    tensors = {k: v for k, v in tensors.items() if v is not None}
 
     @ops.custom_gradient
     def run(*values):
-        w, matrix = unpack(values)
-        last, states, entering = _forward(w, matrix, activation)
-        output = states.stack() if return_sequences else last
+        w = dict(zip(tensors, values))
+        matrix = type(transition)(*values[len(w) :])
+        last, tapes = _forward(w, matrix, activation)
+        if return_sequences:
+            # The stacked states serve both uses: keep no second copy.
+            tapes["states"] = tapes["states"].stack()
+        output = tapes["states"] if return_sequences else last
 
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             cotangents = _backward(
-                w,
-                matrix,
-                pullback,
-                # The stacked states serve both uses: keep no second copy.
-                output if return_sequences else states,
-                entering,
-                upstream,
-                return_sequences,
+                w, matrix, pullback, tapes, upstream, return_sequences
             )
             return tuple(
                 ops.cast(c, v.dtype) for c, v in zip(cotangents, values)
@@ -96,84 +84,101 @@ def recurrence(
 
         return output, grad
 
-    return run(*values)
+    return run(*tensors.values(), *transition)
 
 
 def _forward(w, matrix, activation):
+    """The last state, and the tapes of all states and of chunks' first."""
     advance = matrix.forward()
-    state_mask = w.get("state_mask")
+    project = _projection(w)
     if "modrelu_bias" in w:
-        activation = lambda z: modrelu(z, w["modrelu_bias"])  # noqa: E731
+        activation = functools.partial(modrelu, bias=w["modrelu_bias"])
 
-    def body(carry, chunks):
-        (h,) = entering = carry
-        z = ops.matmul(chunks[0], w["kernel"])
-        if "bias" in w:
-            z = z + w["bias"]
-        states = []
-        for j in range(z.shape[0]):
-            into = h if state_mask is None else h * state_mask
-            new = activation(z[j] + advance(into))
+    def body(h, chunks):
+        project_step = project(chunks["x"])
+        states, entering = [], h
+        for j in range(len(chunks["x"])):
+            into = h * w["state_mask"] if "state_mask" in w else h
+            new = activation(project_step(j) + advance(into))
             if "mask" in w:
-                new = ops.where(chunks[1][j][:, None] > 0, new, h)
+                new = ops.where(chunks["mask"][j][:, None] > 0, new, h)
             h = new
             states.append(h)
-        return (h,), (ops.stack(states), entering[0][None])
+        return h, {"states": states, "entering": entering[None]}
 
     dtype = w["initial_state"].dtype
-    (last,), (states, entering) = chunked_scan(
+    return chunked_scan(
         body,
-        (w["initial_state"],),
-        (w["x"], w["mask"]) if "mask" in w else (w["x"],),
-        (dtype, dtype),
-        _length(w["x"]),
+        w["initial_state"],
+        {name: w[name] for name in ("x", "mask") if name in w},
+        {"states": ("step", dtype), "entering": ("chunk", dtype)},
+        ops.shape(w["x"])[0],
     )
-    return last, states, entering
 
 
-def _backward(w, matrix, pullback, states, entering, upstream, sequences):
+def _projection(w):
+    """Function of the steps of x that gives the function `j -> x_j K + b`."""
+
+    def project(x):
+        z = ops.matmul(x, w["kernel"])
+        return z + w["bias"] if "bias" in w else z
+
+    def by_chunk(steps):
+        z = project(steps.rows())
+        z = ops.reshape(z, (len(steps), -1, z.shape[-1]))
+        return lambda j: z[j]
+
+    def by_step(steps):
+        return lambda j: project(steps[j])
+
+    # A handful of features makes a product too thin to gain by its length.
+    return by_step if w["kernel"].shape[0] < 8 else by_chunk
+
+
+def _backward(w, matrix, pullback, tapes, upstream, sequences):
     """Cotangents of all tensors, in the order in which they are passed."""
     retreat = matrix.backward()
-    state_mask = w.get("state_mask")
+    kernel_t = ops.transpose(w["kernel"])
+    inputs = {"x": w["x"], **tapes}
+    if "mask" in w:
+        inputs["mask"] = w["mask"]
+    dh = upstream
+    if sequences:
+        inputs["upstream"] = upstream
+        dh = ops.zeros_like(w["initial_state"])
 
     def body(carry, chunks):
         dh, sums = carry
-        chunks = dict(zip(inputs, chunks))
-        h, deltas = chunks["states"], []
-        for j in reversed(range(h.shape[0])):
+        deltas = [None] * len(chunks["x"])
+        for j in reversed(range(len(deltas))):
             if sequences:
                 dh = dh + chunks["upstream"][j]
-            delta, kept = pullback(dh, h[j]), None
+            delta = pullback(dh, chunks["states"][j])
+            kept = None
             if "mask" in w:
                 on = chunks["mask"][j][:, None] > 0
-                delta = ops.where(on, delta, ops.zeros_like(delta))
                 kept = ops.where(on, ops.zeros_like(dh), dh)
-            deltas.append(delta)
+                delta = ops.where(on, delta, ops.zeros_like(delta))
+            deltas[j] = delta
             dh = retreat(delta)
-            if state_mask is not None:
-                dh = dh * state_mask
-            if kept is not None:
-                dh = dh + kept
-        delta = ops.stack(deltas[::-1])
-        sums = _accumulate(sums, matrix, state_mask, chunks, delta)
-        return (dh, sums), (ops.matmul(delta, kernel_t),)
+            if "state_mask" in w:
+                dh = dh * w["state_mask"]
+            dh = dh if kept is None else dh + kept
+        rows = ops.concatenate(deltas, axis=0)
+        sums = _accumulate(sums, w, matrix, chunks, rows)
+        dx = ops.matmul(rows, kernel_t)
+        dx = ops.reshape(dx, (len(deltas), -1, dx.shape[-1]))
+        return (dh, sums), {"x": dx}
 
-    inputs = {"x": w["x"], "states": states, "entering": entering}
-    if "mask" in w:
-        inputs["mask"] = w["mask"]
-    if sequences:
-        inputs["upstream"] = upstream
-        upstream = ops.zeros_like(w["initial_state"])
-    kernel_t = ops.transpose(w["kernel"])
-    (dh, sums), (dx,) = chunked_scan(
+    (dh, sums), dx = chunked_scan(
         body,
-        (upstream, _zero_sums(w, matrix)),
-        tuple(inputs.values()),
-        (upstream.dtype,),
-        _length(w["x"]),
+        (dh, _zero_sums(w, matrix)),
+        inputs,
+        {"x": ("chunk", w["x"].dtype)},
+        ops.shape(w["x"])[0],
         reverse=True,
     )
-    cotangents = {**sums, "x": dx.stack(), "initial_state": dh}
+    cotangents = {**sums, "x": dx["x"].stack(), "initial_state": dh}
     for name in ("mask", "state_mask"):
         if name in w:
             cotangents[name] = ops.zeros_like(w[name])
@@ -192,36 +197,25 @@ def _zero_sums(w, matrix):
     return {**sums, "matrix": matrix.zeros()}
 
 
-def _accumulate(sums, matrix, state_mask, chunks, delta):
+def _accumulate(sums, w, matrix, chunks, delta):
     """Adds what a chunk of time gives to each weight."""
-
-    def rows(t):
-        return ops.reshape(t, (-1, t.shape[-1]))
-
-    x, h, first = chunks["x"], chunks["states"][:-1], chunks["entering"]
-    if state_mask is not None:
-        h, first = h * state_mask, first * state_mask
-    new = {"kernel": sums["kernel"] + outer(rows(x), rows(delta))}
-    if "bias" in sums:
-        new["bias"] = sums["bias"] + _column_sums(rows(delta), sums["bias"])
-    if "modrelu_bias" in sums:
+    states = [chunks["states"][j] for j in range(len(chunks["states"]))]
+    before = [chunks["entering"][0], *states[:-1]]
+    if "state_mask" in w:
+        before = [h * w["state_mask"] for h in before]
+    before = ops.concatenate(before, axis=0)
+    new = {
+        "kernel": sums["kernel"] + outer(chunks["x"].rows(), delta),
+        "matrix": matrix.accumulate(sums["matrix"], before, delta),
+    }
+    if "bias" in w:
+        new["bias"] = sums["bias"] + _column_sums(delta)
+    if "modrelu_bias" in w:
         # Where h is 0 so is delta, and sign(h) is the sign of its argument.
-        signed = rows(delta * ops.sign(chunks["states"]))
-        new["modrelu_bias"] = sums["modrelu_bias"] + _column_sums(
-            signed, sums["modrelu_bias"]
-        )
-    new["matrix"] = matrix.accumulate(sums["matrix"], rows(first), delta[0])
-    if h.shape[0]:
-        new["matrix"] = matrix.accumulate(
-            new["matrix"], rows(h), rows(delta[1:])
-        )
+        signs = ops.sign(ops.concatenate(states, axis=0))
+        new["modrelu_bias"] = sums["modrelu_bias"] + _column_sums(delta * signs)
     return new
 
 
-def _column_sums(rows, like):
-    return ops.sum(ops.cast(rows, like.dtype), axis=0)
-
-
-def _length(x):
-    """The number of steps: an integer, or a tensor where it is unknown."""
-    return ops.shape(x)[0]
+def _column_sums(rows):
+    return ops.sum(ops.cast(rows, working_dtype(rows.dtype)), axis=0)

@@ -5,19 +5,47 @@ backward pass. So each backend may use its fastest loop, and none has to keep
 what its automatic differentiation would.
 """
 
-from typing import NamedTuple
-
 import keras
 from keras import ops
 
-CHUNK = 8
+MAX_CHUNK = 16
+
+
+class Steps:
+    """The steps of one chunk: a list of tensors, each fetched once.
+
+    Args:
+        fetch: Function `j -> tensor` of one step.
+        length: Integer, the number of steps.
+        fetch_all: Function that gives all steps as one tensor, time first;
+            `None` to concatenate the single ones.
+    """
+
+    def __init__(self, fetch, length, fetch_all=None):
+        self._fetch, self._all = fetch, fetch_all
+        self._steps = [None] * length
+
+    def __len__(self):
+        return len(self._steps)
+
+    def __getitem__(self, j):
+        if self._steps[j] is None:
+            self._steps[j] = self._fetch(j)
+        return self._steps[j]
+
+    def rows(self):
+        """All steps one below the other: tensor `(steps * batch, n)`."""
+        if self._all is None:
+            return ops.concatenate([self[j] for j in range(len(self))], axis=0)
+        steps = self._all()
+        return ops.reshape(steps, (-1, steps.shape[-1]))
 
 
 class Tape:
-    """What a scan collected of one output, chunk by chunk.
+    """What a scan collected of one output.
 
     Args:
-        spans: List of stores of chunks, in the order of time.
+        spans: List of stores, in the order of time.
         merge: Function `store -> tensor`, time first.
     """
 
@@ -30,16 +58,19 @@ class Tape:
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
 
 
-def chunked_scan(body, carry, inputs, dtypes, length, reverse=False):
+def chunked_scan(body, carry, inputs, outputs, length, reverse=False):
     """Runs `body` over chunks of time and collects what it returns.
 
     Args:
-        body: Function `(carry, chunks) -> (carry, outputs)`. `chunks` has an
-            entry for each of `inputs`, some consecutive steps of it; `carry`
-            and `outputs` are tuples of tensors.
-        carry: Tuple of tensors.
-        inputs: Tuple of tensors with time first, and of `Tape`s.
-        dtypes: Tuple of the dtypes of the outputs.
+        body: Function `(carry, chunks) -> (carry, new)`. `chunks` is a dict
+            with the `Steps` of each of `inputs`; `carry` is a nested
+            structure of tensors; `new` is a dict with an entry for each of
+            `outputs`.
+        carry: Nested structure of tensors.
+        inputs: Dict of tensors with time first, and of `Tape`s.
+        outputs: Dict `name -> (kind, dtype)`. The kind tells what the body
+            gives: a list with a tensor for each `"step"`, or one tensor for
+            the `"chunk"`, with an axis of steps in front.
         length: Number of steps: an integer, or on TensorFlow a scalar tensor.
         reverse: Boolean, whether to go from the last chunk to the first.
 
@@ -51,25 +82,27 @@ def chunked_scan(body, carry, inputs, dtypes, length, reverse=False):
     order = list(range(len(spans)))
     stores = [None] * len(spans)
     for index in reversed(order) if reverse else order:
+        here = {
+            name: x.spans[index] if isinstance(x, Tape) else x
+            for name, x in inputs.items()
+        }
+        span = (starts[index], *spans[index])
         carry, stores[index] = _scan_span(
-            body,
-            carry,
-            tuple(x.spans[index] if isinstance(x, Tape) else x for x in inputs),
-            dtypes,
-            (starts[index], *spans[index]),
-            reverse,
+            body, carry, here, outputs, span, reverse
         )
-    return carry, tuple(Tape(list(s), _merge) for s in zip(*stores))
+    return carry, {
+        name: Tape([store[name] for store in stores], _merge)
+        for name in outputs
+    }
 
 
 def _spans(length):
     """Pairs `(chunks, steps of each)`: the full chunks, then what is left."""
     if not isinstance(length, int):
-        return [(length // CHUNK, CHUNK), (length % CHUNK, 1)]
-    steps = length
-    if length > 2 * CHUNK:
-        divisors = [k for k in range(CHUNK, 2 * CHUNK + 1) if length % k == 0]
-        steps = divisors[-1] if divisors else CHUNK
+        return [(length // MAX_CHUNK, MAX_CHUNK), (length % MAX_CHUNK, 1)]
+    fair = range(MAX_CHUNK // 2, MAX_CHUNK + 1)
+    even = [k for k in fair if length % k == 0]
+    steps = even[-1] if even else min(length, MAX_CHUNK)
     rest = length % steps
     return [(length // steps, steps)] + ([(1, rest)] if rest else [])
 
@@ -78,80 +111,118 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
     def _merge(store):
-        return store.concat()
+        array, kind = store
+        return array.stack() if kind == "step" else array.concat()
 
-    def _scan_span(body, carry, inputs, dtypes, span, reverse):
+    def _scan_span(body, carry, inputs, outputs, span, reverse):
         start, count, k = span
 
-        def read(x, i):
-            if isinstance(x, tf.TensorArray):
-                return x.read(i)
-            rest = x.shape[1:].as_list()
-            size = [k] + [-1 if n is None else n for n in rest]
-            chunk = tf.slice(x, [start + i * k] + [0] * len(rest), size)
-            return tf.ensure_shape(chunk, [k] + rest)
-
-        def step(n, carry, stores):
+        def step(n, carry, arrays):
             i = count - 1 - n if reverse else n
-            carry, outputs = body(carry, tuple(read(x, i) for x in inputs))
-            stores = tuple(s.write(i, o) for s, o in zip(stores, outputs))
-            return n + 1, carry, stores
+            chunks = {name: read(x, i) for name, x in inputs.items()}
+            carry, new = body(carry, chunks)
+            return n + 1, carry, write(arrays, new, i)
 
-        stores = tuple(
-            tf.TensorArray(d, size=count, clear_after_read=False)
-            for d in dtypes
-        )
-        _, carry, stores = tf.while_loop(
+        def read(x, i):
+            if isinstance(x, tuple):
+                array, kind = x
+                if kind == "step":
+                    return Steps(lambda j: array.read(i * k + j), k)
+                return Steps(lambda j: array.read(i)[j], k)
+            return Steps(
+                lambda j: _slice(x, start + i * k + j, 1)[0],
+                k,
+                lambda: _slice(x, start + i * k, k),
+            )
+
+        def write(arrays, new, i):
+            arrays = dict(arrays)
+            for name, (kind, _) in outputs.items():
+                if kind == "chunk":
+                    arrays[name] = arrays[name].write(i, new[name])
+                    continue
+                for j, value in enumerate(new[name]):
+                    arrays[name] = arrays[name].write(i * k + j, value)
+            return arrays
+
+        arrays = {
+            name: tf.TensorArray(
+                dtype,
+                size=count * k if kind == "step" else count,
+                clear_after_read=False,
+            )
+            for name, (kind, dtype) in outputs.items()
+        }
+        _, carry, arrays = tf.while_loop(
             lambda n, *_: n < count,
             step,
-            (0, carry, stores),
+            (0, carry, arrays),
             maximum_iterations=count,
             parallel_iterations=1,
         )
-        return carry, stores
+        return carry, {name: (arrays[name], outputs[name][0]) for name in arrays}
+
+    def _slice(x, begin, size):
+        rest = x.shape[1:].as_list()
+        sizes = [size] + [-1 if n is None else n for n in rest]
+        part = tf.slice(x, [begin] + [0] * len(rest), sizes)
+        return tf.ensure_shape(part, [size] + rest)
 
 elif keras.backend.backend() == "jax":
     import jax
 
-    class Chunks(NamedTuple):
-        """Chunks along a first axis of their own."""
-
-        chunks: jax.Array
-
     def _merge(store):
-        shape = store.chunks.shape
-        return store.chunks.reshape((-1, *shape[2:]))
+        chunks = store["chunks"]
+        return chunks.reshape((-1, *chunks.shape[2:]))
 
-    def _scan_span(body, carry, inputs, dtypes, span, reverse):
+    def _scan_span(body, carry, inputs, outputs, span, reverse):
         start, count, k = span
 
         def chunks(x):
-            if isinstance(x, Chunks):
-                return x.chunks
+            if isinstance(x, dict):
+                return x["chunks"]
             x = x[start : start + count * k]
             return x.reshape((count, k, *x.shape[1:]))
 
+        def step(carry, parts):
+            steps = {
+                name: Steps(part.__getitem__, part.shape[0], lambda p=part: p)
+                for name, part in parts.items()
+            }
+            carry, new = body(carry, steps)
+            return carry, {
+                name: ops.stack(value) if kind == "step" else value
+                for (name, value), (kind, _) in zip(
+                    new.items(), map(outputs.get, new)
+                )
+            }
+
         carry, stores = jax.lax.scan(
-            body, carry, tuple(chunks(x) for x in inputs), reverse=reverse
+            step,
+            carry,
+            {name: chunks(x) for name, x in inputs.items()},
+            reverse=reverse,
         )
-        return carry, tuple(Chunks(s) for s in stores)
+        return carry, {name: {"chunks": s} for name, s in stores.items()}
 
 else:
 
     def _merge(store):
         return ops.concatenate(store, axis=0)
 
-    def _scan_span(body, carry, inputs, dtypes, span, reverse):
+    def _scan_span(body, carry, inputs, outputs, span, reverse):
         start, count, k = span
-        collected = []
+        stores = {name: [None] * count for name in outputs}
         for i in reversed(range(count)) if reverse else range(count):
             begin = start + i * k
-            chunks = tuple(
-                x[i] if isinstance(x, list) else x[begin : begin + k]
-                for x in inputs
-            )
-            carry, outputs = body(carry, chunks)
-            collected.append(outputs)
-        if reverse:
-            collected.reverse()
-        return carry, [list(column) for column in zip(*collected)]
+            chunks = {}
+            for name, x in inputs.items():
+                part = x[i] if isinstance(x, list) else x[begin : begin + k]
+                chunks[name] = Steps(
+                    part.__getitem__, part.shape[0], lambda p=part: p
+                )
+            carry, new = body(carry, chunks)
+            for name, (kind, _) in outputs.items():
+                value = new[name]
+                stores[name][i] = ops.stack(value) if kind == "step" else value
+        return carry, stores
