@@ -1,0 +1,85 @@
+"""The size of the gradient at each time step of a sequence."""
+
+import collections.abc
+
+import numpy as np
+
+from tf_spectral.plotting.canvas import colors
+from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import new_figure
+
+
+def gradient_flow(norms, title=None):
+    """Draws how large the gradient is at each time step.
+
+    Args:
+        norms: A dict of label -> array of shape `(steps,)`, the norms
+            `||dL/dh_t||` for t = 1 .. steps. Norms that are exactly 0, which
+            a logarithmic axis cannot show, are triangles at the lower edge;
+            NaN and infinite ones are gaps.
+        title: Title of the figure. `None` gives a general one.
+
+    Returns:
+        A `matplotlib.figure.Figure` with a logarithmic vertical axis.
+
+    Raises:
+        ValueError: If `norms` is empty or holds anything else than series of
+            numbers that are not negative.
+        ImportError: If matplotlib is not installed.
+
+    Example:
+
+    >>> figure = tf_spectral.plotting.gradient_flow(
+    ...     {"Spectral-RNN": np.ones(300), "LSTM": 0.9 ** np.arange(300)[::-1]}
+    ... )
+    >>> figure.savefig("gradients.png")
+
+    Reference:
+
+    - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), figure 1 (d-f).
+    """
+    norms = _check_norms(norms)
+    figure, axes = new_figure(
+        title or "Gradient flow through time",
+        "Time step t",
+        r"$\|\partial L / \partial h_t\|_2$",
+    )
+    axes.set_yscale("log")
+    palette = colors(len(norms))
+    for color, (label, values) in zip(palette, norms.items(), strict=True):
+        steps = np.arange(1, len(values) + 1)
+        shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        draw_line(axes, steps, shown, color, label)
+        if (values == 0).any():
+            _draw_zeros(axes, steps[values == 0], color, f"{label}, exactly 0")
+    axes.legend()
+    return figure
+
+
+def _draw_zeros(axes, steps, color, label):
+    # A row for each label, so that none hides another one's.
+    row = sum(line.get_marker() == "v" for line in axes.lines)
+    height = np.full(len(steps), 0.02 + 0.03 * row)
+    edge = axes.get_xaxis_transform()
+    look = {"color": color, "linestyle": "none", "marker": "v", "ms": 4}
+    axes.plot(steps, height, transform=edge, label=label, **look)
+    axes.margins(y=0.05 * (row + 2))
+
+
+def _check_norms(norms):
+    if not isinstance(norms, collections.abc.Mapping) or not norms:
+        raise ValueError(
+            "Argument `norms` must hold a series. Expected a dict of label -> "
+            f"array of norms, Received: norms={norms!r}"
+        )
+    arrays = {}
+    for label, values in norms.items():
+        values = np.asarray(values, dtype="float64")
+        if values.ndim != 1 or not len(values) or (values < 0).any():
+            raise ValueError(
+                "Argument `norms` must hold series of norms. Expected arrays "
+                "of shape (steps,) without negative numbers, "
+                f"Received: norms[{label!r}]={values!r}"
+            )
+        arrays[str(label)] = values
+    return arrays
