@@ -1,8 +1,9 @@
 """Spectral and orthogonal networks for Keras."""
 
+from tf_spectral import datasets
 from tf_spectral import initializers
 from tf_spectral import layers
 from tf_spectral import linalg
 from tf_spectral import parametrizations
-
-__version__ = "0.1.0.dev0"
+from tf_spectral import plotting
+from tf_spectral.version import __version__

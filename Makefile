@@ -1,0 +1,55 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+LOWEST = .venv-lowest
+
+.PHONY: demo test test-all test-backends test-lowest bench lint format clean
+
+# The environment, remade when the requirements change.
+$(VENV)/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e .[examples,test]
+	touch $@
+
+$(VENV)/ready-backends: $(VENV)/ready
+	$(BIN)/pip install --quiet torch==2.13.0 "jax>=0.4.30"
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/python keras_examples/pixel_images.py
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/ready-backends lint
+	$(BIN)/python -m pytest -m "slow or not slow"
+	$(MAKE) test-backends
+
+test-backends: $(VENV)/ready-backends
+	KERAS_BACKEND=jax $(BIN)/python -m pytest
+	KERAS_BACKEND=torch $(BIN)/python -m pytest
+
+# The lowest versions that setup.cfg allows.
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --upgrade pip
+	$(LOWEST)/bin/pip install --quiet -e .[examples,test] \
+	    tensorflow==2.18.* keras==3.8.* "numpy<2.1"
+	$(LOWEST)/bin/python -m pytest
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/recurrent.py
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,150 @@
+"""What the examples share: cells by name, logs, and going on after a stop."""
+
+import json
+import pathlib
+import sys
+import time
+
+import keras
+
+import tf_spectral
+from tf_spectral import callbacks
+from tf_spectral.layers import SpectralRNN
+
+CELLS = ("spectral", "orthogonal", "simple", "irnn", "lstm", "gru")
+
+
+def recurrent_layer(cell, units, spectral_options, activation=None, **kwargs):
+    """A recurrent layer of the named kind.
+
+    Args:
+        cell: One of `CELLS`. `"orthogonal"` is the spectral layer with all
+            singular values fixed at 1, `"irnn"` the ReLU network that starts
+            at the identity (Le et al., 2015).
+        units: Integer.
+        spectral_options: Dict of arguments of `SpectralRNN` alone.
+        activation: Activation of the spectral and the orthogonal layer.
+        **kwargs: Arguments of any recurrent layer.
+    """
+    if cell in ("spectral", "orthogonal"):
+        options = dict(spectral_options)
+        if activation is not None:
+            options["activation"] = activation
+        if cell == "orthogonal":
+            options["sigma_mode"] = "fixed"
+        return SpectralRNN(units, **options, **kwargs)
+    if cell == "irnn":
+        return keras.layers.SimpleRNN(
+            units,
+            activation="relu",
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+            recurrent_initializer="identity",
+            **kwargs,
+        )
+    layers = {
+        "simple": keras.layers.SimpleRNN,
+        "lstm": keras.layers.LSTM,
+        "gru": keras.layers.GRU,
+    }
+    return layers[cell](units, **kwargs)
+
+
+def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
+    """Trains on an endless stream, and goes on where a killed run stopped.
+
+    Args:
+        model: Compiled Keras model.
+        make_data: Function of the number of the first batch that gives an
+            endless `tf.data.Dataset`.
+        iterations: Integer, how many batches to train on.
+        folder: `pathlib.Path`, where the log and the backup go.
+        steps: Batches in an epoch, the unit of the log.
+        **fit_options: Passed on to `model.fit`.
+
+    Returns:
+        Path of the CSV log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    backup, log = folder / "backup", folder / "log.csv"
+    done = completed_epochs(backup)
+    if not done:
+        log.unlink(missing_ok=True)
+    model.fit(
+        make_data(done * steps),
+        steps_per_epoch=steps,
+        epochs=max(1, iterations // steps),
+        shuffle=False,
+        callbacks=[
+            *spectrum_monitors(model),
+            SecondsLogger(),
+            keras.callbacks.BackupAndRestore(
+                backup, delete_checkpoint=False
+            ),
+            keras.callbacks.CSVLogger(log, append=done > 0),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+        **fit_options,
+    )
+    return log
+
+
+def spectrum_monitors(model):
+    """A list of one `SpectrumMonitor`, empty if it had nothing to do."""
+    watched = any(isinstance(layer, SpectralRNN) for layer in model.layers)
+    return [callbacks.SpectrumMonitor()] if watched else []
+
+
+def completed_epochs(backup):
+    """How many epochs the backup of a stopped run holds."""
+    metadata = pathlib.Path(backup) / "latest.training_metadata.json"
+    if not metadata.exists():
+        metadata = pathlib.Path(backup) / "training_metadata.json"
+    if not metadata.exists():
+        return 0
+    return int(json.loads(metadata.read_text()).get("epoch", 0))
+
+
+class SecondsLogger(keras.callbacks.Callback):
+    """Writes the seconds that an epoch took into the logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.perf_counter() - self._start
+
+
+def write_command(folder):
+    """Keeps beside a log what made it: command, versions, device."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "command": "python " + " ".join(sys.argv),
+        "date": time.strftime("%Y-%m-%d"),
+        "python": sys.version.split()[0],
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "backend_version": backend_version(),
+        "tf_spectral": tf_spectral.__version__,
+        "processor": processor(),
+    }
+    (folder / "command.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def backend_version():
+    """The version of the library that Keras computes with."""
+    return __import__(keras.backend.backend()).__version__
+
+
+def processor():
+    """The processor's name and the number of its cores."""
+    import os
+
+    name = "unknown"
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores"

@@ -1,0 +1,121 @@
+"""Copying memory: repeat ten letters seen a thousand steps ago.
+
+    python keras_examples/copying.py                       # L = 1000
+    python keras_examples/copying.py --length 100 --iterations 500 \
+        --cell spectral lstm simple
+
+One model for each `--cell`; the curves are drawn together beside the
+baseline of a network without memory. A stopped run goes on where it was when
+the same command is given again. The setting is that of Massart and Abrol
+(2022) with the recurrent matrix of Zhang et al. (2018): 190 units, modReLU,
+plane rotations as a start (Henaff et al., 2016), RMSprop.
+"""
+
+import argparse
+import pathlib
+
+import common
+import keras
+
+from tf_spectral import datasets
+from tf_spectral import plotting
+from tf_spectral.initializers import RotationReflectors
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--cell", nargs="+", choices=common.CELLS, default=["spectral"])
+    add("--length", type=int, default=1000, help="steps to remember (L)")
+    add("--iterations", type=int, default=4000)
+    add("--units", type=int, default=190)
+    add("--reflectors", type=int, default=None, help="default: units / 2")
+    add("--reflector-scale", type=float, default=1.0)
+    add("--sigma-radius", type=float, default=0.001)
+    add("--batch", type=int, default=128)
+    add("--learning-rate", type=float, default=2e-4)
+    add("--seed", type=int, default=0)
+    add("--jit", action="store_true", help="compile with XLA")
+    add("--out", type=pathlib.Path, default=pathlib.Path("results/copying"))
+    return parser.parse_args()
+
+
+def build_model(cell, args):
+    reflectors = args.reflectors or args.units // 2
+    layer = common.recurrent_layer(
+        cell,
+        args.units,
+        {
+            "reflectors": reflectors,
+            "sigma_radius": args.sigma_radius,
+            "use_bias": False,
+            "kernel_initializer": "he_normal",
+            "reflector_initializer": RotationReflectors(
+                angles="cayley",
+                reflector_scale=args.reflector_scale,
+                seed=args.seed,
+            ),
+        },
+        activation="modrelu",
+        return_sequences=True,
+    )
+    steps = args.length + 20
+    model = keras.Sequential(
+        [
+            keras.Input((steps, 10)),
+            layer,
+            keras.layers.Dense(9, kernel_initializer="he_normal"),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.RMSprop(args.learning_rate, rho=0.99),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=args.jit,
+    )
+    return model
+
+
+def train(cell, args):
+    keras.utils.set_random_seed(args.seed)
+    folder = args.out / cell
+    common.write_command(folder)
+    model = build_model(cell, args)
+    model.summary()
+    return common.fit_stream(
+        model,
+        lambda first: datasets.stream(
+            datasets.copying,
+            args.batch,
+            seed=args.seed,
+            first_batch=first,
+            delay=args.length,
+        ),
+        args.iterations,
+        folder,
+        validation_data=datasets.copying(
+            256, args.length, seed=args.seed + 10**6
+        ),
+        validation_batch_size=args.batch,
+    )
+
+
+def main():
+    args = parse_arguments()
+    logs = {cell: train(cell, args) for cell in args.cell}
+    baseline = datasets.copying_baseline(args.length)
+    print(f"\ncross-entropy without memory: {baseline:.6f}")
+    for cell, log in logs.items():
+        loss = plotting.read_log(log)["loss"]
+        print(f"{cell:>12}: last 100 iterations {loss[-1]:.6f}")
+    figure = plotting.learning_curves(
+        logs, metric="loss", baseline=baseline, log_scale=True
+    )
+    figure.savefig(args.out / "copying.png", dpi=150)
+    print(f"figure: {args.out / 'copying.png'}")
+
+
+if __name__ == "__main__":
+    main()

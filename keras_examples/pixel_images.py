@@ -1,0 +1,225 @@
+"""A Spectral-RNN reads images pixel by pixel and names what they show.
+
+    python keras_examples/pixel_images.py                  # 8x8 digits
+    python keras_examples/pixel_images.py --data mnist     # 784 steps
+    python keras_examples/pixel_images.py --data mnist --permute
+
+Trains with a validation split, goes back to the best validation epoch, prints
+a table, draws figures, exports a SavedModel and checks it in a process that
+cannot import tf_spectral. A stopped training goes on where it was when the
+same command is given again. After Zhang et al., 2018, section 7.2.
+"""
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import common
+import keras
+import numpy as np
+
+from tf_spectral import callbacks
+from tf_spectral import datasets
+from tf_spectral import plotting
+from tf_spectral.layers import SpectralRNN
+
+# Batch size, epochs and learning rate for each data set.
+DEFAULTS = {
+    "digits": (32, 60, 2e-3),
+    "mnist": (128, 30, 1e-3),
+    "fashion_mnist": (128, 30, 1e-3),
+}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", choices=sorted(DEFAULTS), default="digits")
+    add("--permute", action="store_true", help="scramble the pixels")
+    add("--units", type=int, default=128)
+    add("--reflectors", type=int, default=16, help="in U and in V")
+    add("--sigma-radius", type=float, default=0.01)
+    add("--batch", type=int)
+    add("--epochs", type=int)
+    add("--learning-rate", type=float)
+    add("--seed", type=int, default=0)
+    add("--jit", action="store_true", help="compile with XLA")
+    add("--out", type=pathlib.Path, help="default: results/pixel_<data>")
+    add("--export", type=pathlib.Path, default=pathlib.Path("saved_models"))
+    args = parser.parse_args()
+    batch, epochs, rate = DEFAULTS[args.data]
+    args.batch = args.batch or batch
+    args.epochs = args.epochs or epochs
+    args.learning_rate = args.learning_rate or rate
+    args.name = f"pixel_{args.data}" + ("_permuted" if args.permute else "")
+    args.out = args.out or pathlib.Path("results") / args.name
+    return args
+
+
+def build_model(cell, args, steps, batches=1):
+    options = {
+        "reflectors": args.reflectors,
+        "sigma_radius": args.sigma_radius,
+    }
+    model = keras.Sequential(
+        [
+            keras.Input((None, 1)),
+            common.recurrent_layer(cell, args.units, options),
+            keras.layers.Dense(10),
+        ],
+        name=cell,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        args.learning_rate, args.epochs * batches
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=args.jit,
+    )
+    return model
+
+
+def train(model, data, args):
+    """Fits the model; returns its log and leaves it at its best epoch."""
+    log, best = args.out / "log.csv", args.out / "best.keras"
+    done = common.completed_epochs(args.out / "backup")
+    threshold = None
+    if done:
+        threshold = np.nanmax(plotting.read_log(log)["val_accuracy"])
+    else:
+        log.unlink(missing_ok=True)
+    model.fit(
+        *data["train"],
+        batch_size=args.batch,
+        epochs=args.epochs,
+        validation_data=data["validation"],
+        validation_batch_size=500,
+        callbacks=[
+            callbacks.SpectrumMonitor(),
+            common.SecondsLogger(),
+            keras.callbacks.BackupAndRestore(
+                args.out / "backup", delete_checkpoint=False
+            ),
+            keras.callbacks.ModelCheckpoint(
+                best,
+                monitor="val_accuracy",
+                mode="max",
+                save_best_only=True,
+                initial_value_threshold=threshold,
+            ),
+            keras.callbacks.CSVLogger(log, append=done > 0),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+    )
+    model.load_weights(best)
+    return log
+
+
+def step_seconds(models, x, y, repeats=7):
+    """Median seconds of a training step of each model, timed in turn."""
+    seconds = {name: [] for name in models}
+    for turn in range(repeats + 2):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.train_on_batch(x, y)
+            if turn > 1:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def print_table(model, data, seconds, log):
+    _, accuracy = model.evaluate(*data["test"], batch_size=500, verbose=0)
+    columns = plotting.read_log(log)
+    best = int(np.nanargmax(columns["val_accuracy"]))
+    sigma = keras.ops.convert_to_numpy(
+        recurrent_layer_of(model).singular_values()
+    )
+    print(f"""
+test accuracy          {accuracy:.4f} (best validation epoch: {best + 1})
+validation accuracy    {columns["val_accuracy"][best]:.4f}
+parameters             {model.count_params():,}
+singular values        {sigma.min():.5f} to {sigma.max():.5f}""")
+    for name, second in seconds.items():
+        ratio = second / seconds["simple"]
+        print(
+            f"training step, {name:<8} {second * 1e3:.1f} ms"
+            f" ({ratio:.2f} of SimpleRNN)"
+        )
+
+
+def recurrent_layer_of(model):
+    return next(x for x in model.layers if isinstance(x, SpectralRNN))
+
+
+def draw(log, flows, args):
+    label = {"spectral": log}
+    for metric in ("accuracy", "loss"):
+        figure = plotting.learning_curves(label, metric=metric)
+        figure.savefig(args.out / f"{metric}.png", dpi=150)
+    figure = plotting.singular_values(log)
+    figure.savefig(args.out / "singular_values.png", dpi=150)
+    figure = plotting.gradient_flow(flows)
+    figure.savefig(args.out / "gradient_flow.png", dpi=150)
+    print(f"\nfigures: {args.out}/*.png")
+
+
+def export(model, x, args):
+    """Exports the model, and has a process without the library check it."""
+    from tf_spectral.export import export_saved_model
+
+    path = export_saved_model(model, args.export / args.name)
+    print(f"exported: {path}")
+    with tempfile.TemporaryDirectory() as folder:
+        expected = pathlib.Path(folder) / "expected.npz"
+        np.savez(expected, x=x, y=model.predict(x, verbose=0))
+        check = pathlib.Path(__file__).with_name("check_export.py")
+        subprocess.run(
+            [sys.executable, str(check), str(path), str(expected)], check=True
+        )
+
+
+def main():
+    args = parse_arguments()
+    keras.utils.set_random_seed(args.seed)
+    common.write_command(args.out)
+    parts = datasets.pixel_images(
+        args.data, permute=args.permute, seed=args.seed
+    )
+    data = dict(zip(("train", "validation", "test"), parts))
+    x, y = data["train"]
+    batches = -(-len(x) // args.batch)
+    models = {
+        cell: build_model(cell, args, x.shape[1], batches)
+        for cell in ("spectral", "simple", "lstm")
+    }
+    batch = x[: args.batch], y[: args.batch]
+    flows = {
+        f"{name}, start": callbacks.gradient_norms_over_time(model, *batch)
+        for name, model in models.items()
+    }
+    model = models["spectral"]
+    model.summary()
+    log = train(model, data, args)
+    flows["spectral, trained"] = callbacks.gradient_norms_over_time(
+        model, *batch
+    )
+    # A copy takes the steps that are timed: the trained model stays as it is.
+    timed = {**models, "spectral": build_model("spectral", args, x.shape[1])}
+    seconds = step_seconds(timed, *batch)
+    print_table(model, data, seconds, log)
+    draw(log, flows, args)
+    if keras.backend.backend() == "tensorflow":
+        export(model, data["test"][0][:16], args)
+
+
+if __name__ == "__main__":
+    main()
