@@ -1,5 +1,6 @@
 """Spectral and orthogonal networks for Keras."""
 
+from tf_spectral import callbacks
 from tf_spectral import datasets
 from tf_spectral import initializers
 from tf_spectral import layers

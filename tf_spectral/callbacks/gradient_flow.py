@@ -1,0 +1,78 @@
+"""GradientFlowMonitor: how gradients fare on their way back through time.
+
+Zhang et al., 2018, Figures 1 and 4, right.
+"""
+
+import numpy as np
+
+from tf_spectral.callbacks.epoch_monitor import EpochMonitor
+from tf_spectral.callbacks.gradient_norms import norms_function
+
+
+class GradientFlowMonitor(EpochMonitor):
+    """Measures `||dL/dh_t||` for each time step t on a given batch.
+
+    The logs of an epoch get `gradient_flow/first` and `gradient_flow/last`,
+    the norms at the first and at the last step; put the callback before
+    those that shall see them (`CSVLogger`, `TensorBoard`). The norms are the
+    ones of `gradient_norms_over_time`.
+
+    Args:
+        x: Inputs of the model, one batch.
+        y: Targets of the batch.
+        layer: Recurrent layer of the model, or its name. `None` for the only
+            one. Defaults to `None`.
+        every: Positive integer `k`: measure at the end of every k-th epoch.
+            In between the logs repeat the last measured values, so that each
+            epoch has every column. Defaults to `1`.
+        path: Path of an `.npz` file, written anew at each measurement, with
+            `epochs` `(measurements,)` and `norms` `(measurements, T)`. `None`
+            for no file. Defaults to `None`.
+
+    Attributes:
+        norms: List of `(epoch, array)` with an array `(T,)` for each
+            measurement, from epoch -1 (before the first training) on.
+
+    Raises:
+        ValueError: If an argument is out of range; when training begins, as
+            `gradient_norms_over_time`.
+
+    Example:
+
+    >>> model = keras.Sequential([SpectralRNN(8), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 1), "float32")
+    >>> monitor = GradientFlowMonitor(x, y)
+    >>> history = model.fit(x, y, callbacks=[monitor], verbose=0)
+    >>> [(epoch, norms.shape) for epoch, norms in monitor.norms]
+    [(-1, (5,)), (0, (5,))]
+
+    Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
+    via Efficient SVD Parameterization", 2018, section 7.
+    """
+
+    def __init__(self, x, y, layer=None, every=1, path=None):
+        if path is not None and not str(path).endswith(".npz"):
+            raise ValueError(
+                f"Argument `path` must be an .npz file. Received: path={path}"
+            )
+        super().__init__(every)
+        self.x, self.y, self.layer, self.path = x, y, layer, path
+        self.norms = []
+        self._measure = None
+
+    def prepare(self):
+        self._measure = norms_function(
+            self.model, self.x, self.y, self.layer, loss=None
+        )
+
+    def measure(self, epoch):
+        norms = self._measure()
+        self.norms.append((epoch, norms))
+        if self.path is not None:
+            epochs, rows = zip(*self.norms)
+            np.savez(self.path, epochs=epochs, norms=rows)
+        return {
+            "gradient_flow/first": float(norms[0]),
+            "gradient_flow/last": float(norms[-1]),
+        }

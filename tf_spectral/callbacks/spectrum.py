@@ -1,0 +1,157 @@
+"""SpectrumMonitor: how orthogonal the weights of a model are, epoch by epoch.
+
+Zhang et al., 2018, Figure 4, left.
+"""
+
+import itertools
+
+from keras import ops
+
+from tf_spectral.callbacks.epoch_monitor import EpochMonitor
+from tf_spectral.linalg.householder import householder_product
+from tf_spectral.parametrizations.svd import SVD
+
+
+class SpectrumMonitor(EpochMonitor):
+    """Writes the spectra of all parametrised weights into the logs.
+
+    For each `tf_spectral.parametrizations.SVD` or `Orthogonal` in the model,
+    however deep (in cells, stacked cells, wrappers, nested models), the logs
+    of an epoch get
+
+    - `<name>/sigma_min` and `<name>/sigma_max`, the extreme singular values,
+    - `<name>/spectral_margin`, `max_i |sigma_i - 1|` of the singular values,
+    - `<name>/orthogonality_error`, the largest entry of `|Q^T Q - I|` for the
+      computed factors U and V: what rounding leaves of exact orthogonality.
+
+    `<name>` is the name of the model's layer that the weight is in, with the
+    names of the layers within it as far as it takes to tell two weights
+    apart, as in `bidirectional/forward_rnn`. It rests on the names of layers
+    alone and so survives saving and loading.
+
+    Callbacks run in the order in which they are given and share one dict of
+    logs: put this one before `CSVLogger`, `TensorBoard`, `EarlyStopping` and
+    whatever else shall see its values. `History`, which Keras appends, comes
+    last by itself.
+
+    Args:
+        every: Positive integer `k`: measure at the end of every k-th epoch.
+            In between the logs repeat the last measured values, so that each
+            epoch has every column. Defaults to `1`.
+
+    Attributes:
+        history: Dict of lists: `"epoch"` has the epochs at which the model
+            was measured, from -1 (before the first training) on, and each of
+            the names above its values at them.
+
+    Raises:
+        ValueError: If `every` is no positive integer, and when training
+            begins if the model has no parametrised weight.
+
+    Example:
+
+    >>> model = keras.Sequential([SpectralRNN(8, name="rnn"), Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 1), "float32")
+    >>> history = model.fit(x, y, callbacks=[SpectrumMonitor()], verbose=0)
+    >>> "rnn/spectral_margin" in history.history
+    True
+
+    Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
+    via Efficient SVD Parameterization", 2018, section 7.
+    """
+
+    def __init__(self, every=1):
+        super().__init__(every)
+        self.history = {}
+        self._weights = {}
+
+    def prepare(self):
+        self._weights = spectral_weights(self.model)
+        if not self._weights:
+            raise ValueError(
+                "The model has no weight to monitor. Expected at least one "
+                "`tf_spectral.parametrizations.SVD` in its layers, Received: "
+                f"model={self.model.name}"
+            )
+
+    def measure(self, epoch):
+        logs = {
+            f"{name}/{quantity}": value
+            for name, measure in self._weights.items()
+            for quantity, value in measure().items()
+        }
+        for key, value in {"epoch": epoch, **logs}.items():
+            self.history.setdefault(key, []).append(value)
+        return logs
+
+
+def spectral_weights(model):
+    """A function that measures, for each weight with a known spectrum.
+
+    Args:
+        model: Keras model or layer.
+
+    Returns:
+        Dict from the unique name of each weight to a function without
+        arguments that returns a dict of floats.
+    """
+    paths, measures = [], []
+    for path, layer in _walk(model):
+        for suffix, measure in _parametrized(layer):
+            paths.append(path + suffix)
+            measures.append(measure)
+    return dict(zip(_short_names(paths), measures))
+
+
+def _parametrized(layer):
+    """Pairs `(end of the path, measure)` of the weights of a layer."""
+    if isinstance(layer, SVD):
+        yield (), lambda: _measure_svd(layer)
+
+
+def _measure_svd(svd):
+    sigma = ops.convert_to_numpy(svd.singular_values())
+    factors = (svd.u_vectors(), svd.v_vectors())
+    return {
+        "sigma_min": float(sigma.min()),
+        "sigma_max": float(sigma.max()),
+        "spectral_margin": float(abs(sigma - 1).max()),
+        "orthogonality_error": max(map(_orthogonality_error, factors)),
+    }
+
+
+def _orthogonality_error(vectors):
+    q = householder_product(vectors)
+    excess = ops.matmul(ops.transpose(q), q) - ops.eye(len(q), dtype=q.dtype)
+    return float(abs(ops.convert_to_numpy(excess)).max())
+
+
+def _walk(layer, path=(), seen=None):
+    """Pairs `(names on the way, layer)` of all layers, each layer once."""
+    seen = set() if seen is None else seen
+    for child in layer._flatten_layers(include_self=False, recursive=False):
+        if id(child) not in seen:
+            seen.add(id(child))
+            yield path + (child.name,), child
+            yield from _walk(child, path + (child.name,), seen)
+
+
+def _short_names(paths):
+    """The shortest unique beginnings of the paths, numbered if none is."""
+    lengths = [1] * len(paths)
+    while True:
+        names = ["/".join(p[:n]) for p, n in zip(paths, lengths)]
+        longer = [
+            n + (names.count(name) > 1 and n < len(path))
+            for path, name, n in zip(paths, names, lengths)
+        ]
+        if longer == lengths:
+            break
+        lengths = longer
+    unique = []
+    for name in names:
+        numbered = (f"{name}_{i}" for i in itertools.count(1))
+        candidates = itertools.chain([name], numbered)
+        unique.append(next(c for c in candidates if c not in unique))
+    return unique
