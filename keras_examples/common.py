@@ -1,6 +1,7 @@
 """What the examples share: cells by name, logs, and going on after a stop."""
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -9,6 +10,7 @@ import keras
 
 import tf_spectral
 from tf_spectral import callbacks
+from tf_spectral import plotting
 from tf_spectral.layers import SpectralRNN
 
 CELLS = ("spectral", "orthogonal", "simple", "irnn", "lstm", "gru")
@@ -77,15 +79,29 @@ def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
         callbacks=[
             *spectrum_monitors(model),
             SecondsLogger(),
-            keras.callbacks.BackupAndRestore(
-                backup, delete_checkpoint=False
-            ),
+            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
             keras.callbacks.CSVLogger(log, append=done > 0),
             keras.callbacks.TerminateOnNaN(),
         ],
         **fit_options,
     )
     return log
+
+
+def report(logs, baseline, quantity, path):
+    """Prints the last errors and draws all curves beside the baseline."""
+    print(f"\n{quantity} without memory: {baseline:.6f}")
+    for cell, log in logs.items():
+        columns = plotting.read_log(log)
+        print(
+            f"{cell:>12}: last epoch {columns['loss'][-1]:.6f}, "
+            f"validation {columns['val_loss'][-1]:.6f}"
+        )
+    figure = plotting.learning_curves(
+        logs, baseline=baseline, log_scale=True, ylabel=quantity
+    )
+    figure.savefig(path, dpi=150)
+    print(f"figure: {path}")
 
 
 def spectrum_monitors(model):
@@ -138,8 +154,6 @@ def backend_version():
 
 def processor():
     """The processor's name and the number of its cores."""
-    import os
-
     name = "unknown"
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():

@@ -18,7 +18,6 @@ import common
 import keras
 
 from tf_spectral import datasets
-from tf_spectral import plotting
 from tf_spectral.initializers import RotationReflectors
 
 
@@ -106,15 +105,7 @@ def main():
     args = parse_arguments()
     logs = {cell: train(cell, args) for cell in args.cell}
     baseline = datasets.copying_baseline(args.length)
-    print(f"\ncross-entropy without memory: {baseline:.6f}")
-    for cell, log in logs.items():
-        loss = plotting.read_log(log)["loss"]
-        print(f"{cell:>12}: last 100 iterations {loss[-1]:.6f}")
-    figure = plotting.learning_curves(
-        logs, metric="loss", baseline=baseline, log_scale=True
-    )
-    figure.savefig(args.out / "copying.png", dpi=150)
-    print(f"figure: {args.out / 'copying.png'}")
+    common.report(logs, baseline, "cross-entropy", args.out / "copying.png")
 
 
 if __name__ == "__main__":

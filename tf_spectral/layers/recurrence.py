@@ -120,7 +120,7 @@ def _projection(w):
     """Function of the steps of x that gives the function `j -> x_j K + b`."""
 
     def project(x):
-        z = ops.matmul(x, w["kernel"])
+        z = x @ w["kernel"]
         return z + w["bias"] if "bias" in w else z
 
     def by_chunk(steps):
@@ -166,7 +166,7 @@ def _backward(w, matrix, pullback, tapes, upstream, sequences):
             dh = dh if kept is None else dh + kept
         rows = ops.concatenate(deltas, axis=0)
         sums = _accumulate(sums, w, matrix, chunks, rows)
-        dx = ops.matmul(rows, kernel_t)
+        dx = rows @ kernel_t
         dx = ops.reshape(dx, (len(deltas), -1, dx.shape[-1]))
         return (dh, sums), {"x": dx}
 

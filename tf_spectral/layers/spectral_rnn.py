@@ -1,6 +1,5 @@
 """SpectralRNN: a recurrent layer whose gradients neither explode nor vanish."""
 
-from keras import activations
 from keras import layers
 from keras.saving import register_keras_serializable
 

@@ -1,7 +1,6 @@
 """SpectralRNNCell: one step of an RNN whose singular values are bounded."""
 
 from keras import activations
-from keras import initializers
 from keras import layers
 from keras import ops
 from keras import regularizers

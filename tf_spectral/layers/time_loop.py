@@ -160,7 +160,9 @@ if keras.backend.backend() == "tensorflow":
             maximum_iterations=count,
             parallel_iterations=1,
         )
-        return carry, {name: (arrays[name], outputs[name][0]) for name in arrays}
+        return carry, {
+            name: (arrays[name], outputs[name][0]) for name in arrays
+        }
 
     def _slice(x, begin, size):
         rest = x.shape[1:].as_list()

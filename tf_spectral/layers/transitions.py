@@ -19,11 +19,11 @@ class Dense(NamedTuple):
 
     def forward(self):
         kernel = self.kernel
-        return lambda h: ops.matmul(h, kernel)
+        return lambda h: h @ kernel
 
     def backward(self):
         kernel_t = ops.transpose(self.kernel)
-        return lambda d: ops.matmul(d, kernel_t)
+        return lambda d: d @ kernel_t
 
     def zeros(self):
         return (_zeros_like(self.kernel),)
@@ -53,7 +53,7 @@ class DiagonalPlusLowRank(NamedTuple):
 
     def _times(self, into, out_of):
         sigma = self.sigma
-        return lambda h: h * sigma - ops.matmul(ops.matmul(h, into), out_of)
+        return lambda h: h * sigma - (h @ into) @ out_of
 
     @property
     def _thin(self):
@@ -72,19 +72,19 @@ class DiagonalPlusLowRank(NamedTuple):
         sigma, p, r = sums
         return (
             sigma + ops.cast(ops.sum(h * delta, axis=0), sigma.dtype),
-            p - outer(h, ops.matmul(delta, self.r)),
-            r - outer(delta, ops.matmul(h, self.p)),
+            p - outer(h, delta @ self.r),
+            r - outer(delta, h @ self.p),
         )
 
     def gradients(self, sums):
         if self._thin:
             return sums
-        (outer,) = sums
-        p, r = (ops.cast(t, outer.dtype) for t in (self.p, self.r))
+        (total,) = sums
+        p, r = (ops.cast(t, total.dtype) for t in (self.p, self.r))
         return (
-            ops.diagonal(outer),
-            -ops.matmul(outer, r),
-            -ops.matmul(ops.transpose(outer), p),
+            ops.diagonal(total),
+            -(total @ r),
+            -(ops.transpose(total) @ p),
         )
 
 
@@ -109,5 +109,5 @@ def _zeros_like(tensor, shape=None):
 
 def outer(a, b):
     """Sum over all rows of `a_i^T b_i`, in float32 or better."""
-    product = ops.matmul(ops.transpose(a), b)
+    product = ops.transpose(a) @ b
     return ops.cast(product, working_dtype(product.dtype))

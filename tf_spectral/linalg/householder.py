@@ -10,6 +10,16 @@ from keras import ops
 
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.linalg.factorization import reflectors_from_orthogonal
+from tf_spectral.linalg.factorization import svd_factors_from_matrix
+
+__all__ = [
+    "apply_householder",
+    "compact_wy",
+    "householder_product",
+    "reflectors_from_orthogonal",
+    "svd_factors_from_matrix",
+]
 
 
 def compact_wy(vectors):
@@ -42,7 +52,7 @@ def compact_wy(vectors):
     vectors = vectors / ops.stop_gradient(
         ops.where(scale > 0, scale, ops.ones_like(scale))
     )
-    gram = ops.matmul(vectors, ops.transpose(vectors))
+    gram = vectors @ ops.transpose(vectors)
     half = ops.diagonal(gram) / 2
     half = ops.where(half == 0, ops.ones_like(half), half)
     inverse_t = ops.triu(gram, k=1) + ops.diag(half)
@@ -74,7 +84,7 @@ def householder_product(vectors):
     vectors = check_rank("vectors", vectors, 2)
     v, z = compact_wy(vectors)
     identity = ops.eye(v.shape[-1], dtype=v.dtype)
-    product = identity - ops.matmul(ops.transpose(v), z)
+    product = identity - ops.transpose(v) @ z
     return ops.cast(product, vectors.dtype)
 
 
@@ -108,6 +118,8 @@ def apply_householder(x, vectors, transpose=False):
         )
     v, z = compact_wy(vectors)
     into, out_of = (z, v) if transpose else (v, z)
-    y = ops.cast(x, v.dtype)
-    y = y - ops.matmul(ops.matmul(y, ops.transpose(into)), out_of)
-    return ops.cast(y, x.dtype)
+    rows = ops.cast(x, v.dtype)
+    # The operator @ needs a matrix on TensorFlow.
+    rows = rows[None] if x.ndim == 1 else rows
+    rows = rows - (rows @ ops.transpose(into)) @ out_of
+    return ops.cast(rows[0] if x.ndim == 1 else rows, x.dtype)

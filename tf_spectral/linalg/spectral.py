@@ -27,7 +27,7 @@ def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
     z_v_s = _times_diagonal(z_v, sigma, n_out)
     s_z_u = ops.transpose(_times_diagonal(z_u, sigma, n_in))
     v_t = ops.transpose(v)
-    right = s_z_u - ops.matmul(v_t, ops.matmul(z_v, s_z_u))
+    right = s_z_u - v_t @ (z_v @ s_z_u)
     p = ops.concatenate([v_t, right], axis=1)
     r = ops.transpose(ops.concatenate([z_v_s, u], axis=0))
     return p, r
@@ -49,7 +49,7 @@ def spectral_matrix(u_vectors, sigma, v_vectors):
     p, r = diagonal_plus_low_rank(u_vectors, sigma, v_vectors)
     shape = (v_vectors.shape[1], u_vectors.shape[1])
     diagonal = ops.pad(ops.diag(sigma), [[0, n - min(shape)] for n in shape])
-    return diagonal - ops.matmul(p, ops.transpose(r))
+    return diagonal - p @ ops.transpose(r)
 
 
 def _times_diagonal(rows, sigma, width):

@@ -3,4 +3,4 @@
 from tf_spectral.parametrizations.orthogonal import Orthogonal
 from tf_spectral.parametrizations.svd import SVD
 
-__all__ = ["Orthogonal", "SVD"]
+__all__ = ["SVD", "Orthogonal"]

@@ -39,8 +39,7 @@ def check_sigma(mode, center, radius):
 def sigma_from_weight(weight, mode, center, radius):
     """Singular values from the raw weight."""
     if mode == "sigmoid":
-        # 2 r (sigmoid(s) - 1/2) + c, free of overflow.
-        return center + radius * ops.tanh(weight / 2)
+        return center + 2 * radius * (ops.sigmoid(weight) - 0.5)
     return weight
 
 

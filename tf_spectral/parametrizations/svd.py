@@ -33,7 +33,7 @@ class SVD(layers.Layer):
             singular values. Defaults to `1.0`.
         sigma_radius: Positive float `r`, smaller than a positive
             `sigma_center`. Defaults to `0.01`.
-        sigma_mode: `"sigmoid"` (sigma = c + r tanh(s/2), inside [c-r, c+r]),
+        sigma_mode: `"sigmoid"` (sigma = c + 2r (sigmoid(s) - 1/2), in [c-r, c+r]),
             `"clip"` (projected to [c-r, c+r] after each update), `"free"`
             (entries may even turn negative: the singular values are their
             sizes) or `"fixed"` (always c). Defaults to `"sigmoid"`.
@@ -142,9 +142,7 @@ class SVD(layers.Layer):
         `(n_out, m_v + m_u)`.
         """
         sigma = self.sigma()
-        p, r = diagonal_plus_low_rank(
-            self.u_vectors(), sigma, self.v_vectors()
-        )
+        p, r = diagonal_plus_low_rank(self.u_vectors(), sigma, self.v_vectors())
         return sigma, p, r
 
     def assign_matrix(self, kernel):
