@@ -99,7 +99,8 @@ def chunked_scan(body, carry, inputs, outputs, length, reverse=False):
 def _spans(length):
     """Pairs `(chunks, steps of each)`: the full chunks, then what is left."""
     if not isinstance(length, int):
-        return [(length // MAX_CHUNK, MAX_CHUNK), (length % MAX_CHUNK, 1)]
+        # Which chunks fit is not known before it runs; one step always does.
+        return [(length, 1)]
     fair = range(MAX_CHUNK // 2, MAX_CHUNK + 1)
     even = [k for k in fair if length % k == 0]
     steps = even[-1] if even else min(length, MAX_CHUNK)

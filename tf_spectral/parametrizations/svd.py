@@ -33,8 +33,8 @@ class SVD(layers.Layer):
             singular values. Defaults to `1.0`.
         sigma_radius: Positive float `r`, smaller than a positive
             `sigma_center`. Defaults to `0.01`.
-        sigma_mode: `"sigmoid"` (sigma = c + 2r (sigmoid(s) - 1/2), in [c-r, c+r]),
-            `"clip"` (projected to [c-r, c+r] after each update), `"free"`
+        sigma_mode: `"sigmoid"` (inside [c-r, c+r] by `c + 2r (sigmoid(s) -
+            1/2)`), `"clip"` (projected to [c-r, c+r] after each update), `"free"`
             (entries may even turn negative: the singular values are their
             sizes) or `"fixed"` (always c). Defaults to `"sigmoid"`.
         reflector_initializer: `"gaussian"`, `"haar"`, `"identity"`,
