@@ -25,13 +25,15 @@ import numpy as np
 from tf_spectral import callbacks
 from tf_spectral import datasets
 from tf_spectral import plotting
+from tf_spectral.initializers import GaussianReflectors
 from tf_spectral.layers import SpectralRNN
 
-# Batch size, epochs and learning rate for each data set.
+# Batch size, epochs, learning rate and reflector scale for each data set: the
+# fewer the updates, the faster the reflectors have to turn.
 DEFAULTS = {
-    "digits": (32, 60, 2e-3),
-    "mnist": (128, 30, 1e-3),
-    "fashion_mnist": (128, 30, 1e-3),
+    "digits": (32, 60, 2e-3, 0.1),
+    "mnist": (128, 30, 1e-3, 1.0),
+    "fashion_mnist": (128, 30, 1e-3, 1.0),
 }
 
 
@@ -45,6 +47,7 @@ def parse_arguments():
     add("--permute", action="store_true", help="scramble the pixels")
     add("--units", type=int, default=128)
     add("--reflectors", type=int, default=16, help="in U and in V")
+    add("--reflector-scale", type=float, help="see docs/reflector_scale.md")
     add("--sigma-radius", type=float, default=0.01)
     add("--batch", type=int)
     add("--epochs", type=int)
@@ -54,10 +57,11 @@ def parse_arguments():
     add("--out", type=pathlib.Path, help="default: results/pixel_<data>")
     add("--export", type=pathlib.Path, default=pathlib.Path("saved_models"))
     args = parser.parse_args()
-    batch, epochs, rate = DEFAULTS[args.data]
+    batch, epochs, rate, scale = DEFAULTS[args.data]
     args.batch = args.batch or batch
     args.epochs = args.epochs or epochs
     args.learning_rate = args.learning_rate or rate
+    args.reflector_scale = args.reflector_scale or scale
     args.name = f"pixel_{args.data}" + ("_permuted" if args.permute else "")
     args.out = args.out or pathlib.Path("results") / args.name
     return args
@@ -67,11 +71,14 @@ def build_model(cell, args, steps, batches=1):
     options = {
         "reflectors": args.reflectors,
         "sigma_radius": args.sigma_radius,
+        "reflector_initializer": GaussianReflectors(args.reflector_scale),
     }
     model = keras.Sequential(
         [
             keras.Input((None, 1)),
-            common.recurrent_layer(cell, args.units, options),
+            common.recurrent_layer(
+                cell, args.units, options, kernel_initializer="he_normal"
+            ),
             keras.layers.Dense(10),
         ],
         name=cell,

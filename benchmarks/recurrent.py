@@ -1,0 +1,200 @@
+"""How fast a Spectral-RNN trains, beside Keras' own recurrent layers.
+
+    python benchmarks/recurrent.py                 # the whole table
+    python benchmarks/recurrent.py --row 0         # its first row
+    KERAS_BACKEND=jax python benchmarks/recurrent.py
+
+All sides of a row are timed in turn in one process; each number is the median
+of at least five. On TensorFlow each side runs with XLA and without, and the
+faster one counts. Run it on an otherwise idle machine.
+"""
+
+import argparse
+import functools
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from sides import SequentialReflectorCell
+from sides import torch_layer
+from timing import interleaved_medians
+from timing import machine
+
+from tf_spectral.layers import SpectralRNN
+
+BACKEND = keras.backend.backend()
+# Steps, units, batch, reflectors in U and in V, goal for time / SimpleRNN.
+ROWS = [
+    (784, 128, 128, 16, 1.05),
+    (784, 256, 128, 16, 0.85),
+    (300, 512, 128, 16, 0.42),
+    (300, 1024, 128, 16, 0.27),
+    (300, 512, 20, 16, 0.25),
+]
+
+
+def make_layer(side, units, reflectors):
+    if side == "spectral":
+        return SpectralRNN(units, reflectors=reflectors)
+    if side == "sequential":
+        return keras.layers.RNN(SequentialReflectorCell(units, reflectors))
+    if side.startswith("torch"):
+        return torch_layer(side, units)
+    classes = {
+        "simple": keras.layers.SimpleRNN,
+        "lstm": keras.layers.LSTM,
+        "gru": keras.layers.GRU,
+    }
+    return classes[side](units)
+
+
+def make_model(side, row, jit):
+    steps, units, _, reflectors, _ = row
+    layer = make_layer(side, units, reflectors)
+    model = keras.Sequential(
+        [keras.Input((steps, 1)), layer, keras.layers.Dense(10)]
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit,
+    )
+    return model
+
+
+def make_batch(row):
+    rng = np.random.default_rng(0)
+    steps, _, batch, _, _ = row
+    x = rng.random((batch, steps, 1)).astype("float32")
+    return x, rng.integers(0, 10, batch)
+
+
+def compilations():
+    """Without and with XLA; JAX always compiles, PyTorch runs eagerly."""
+    return {"tensorflow": (False, True), "jax": (True,)}.get(BACKEND, (False,))
+
+
+def time_row(row, sides, repeats, forward=False):
+    """Median seconds of each side, the faster of its compilations."""
+    x, y = make_batch(row)
+    callables = {}
+    for side in sides:
+        for jit in compilations():
+            model = make_model(side, row, jit)
+            callables[side, jit] = (
+                functools.partial(model.predict_on_batch, x)
+                if forward
+                else functools.partial(model.train_on_batch, x, y)
+            )
+    medians = interleaved_medians(callables, repeats)
+    return {
+        side: min((medians[side, jit], jit) for jit in compilations())
+        for side in sides
+    }
+
+
+def peak_megabytes(side, row_number, jit):
+    """Peak memory of a process that trains, less that before the first step."""
+    arguments = ["--memory-of", side, "--row", str(row_number)]
+    arguments += ["--jit"] if jit else []
+    printed = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return float(printed.split()[-1])
+
+
+def print_own_peak(side, row, jit):
+    import resource
+
+    model = make_model(side, row, jit)
+    x, y = make_batch(row)
+    model.predict_on_batch(x[:1])
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    before = peak()
+    for _ in range(5):
+        model.train_on_batch(x, y)
+    print(peak() - before)
+
+
+def print_rows(rows, repeats, forward):
+    sides = ["spectral", "simple", "lstm", "gru"]
+    if BACKEND == "torch":
+        sides += ["torch rnn", "torch lstm"]
+    what = "Forward pass" if forward else "Training step"
+    print(f"\n### {what}: milliseconds, and time / SimpleRNN\n")
+    print("| T, units, batch, m | goal | " + " | ".join(sides) + " |")
+    print("|---" * (len(sides) + 2) + "|")
+    for row in rows:
+        best = time_row(row, sides, repeats, forward)
+        simple = best["simple"][0]
+        cells = [
+            f"{seconds * 1e3:.1f}{' xla' if jit else ''} "
+            f"**{seconds / simple:.2f}**"
+            for seconds, jit in best.values()
+        ]
+        goal = "" if forward else f"≤ {row[4]}"
+        shape = ", ".join(str(n) for n in row[:4])
+        print(f"| {shape} | {goal} | {' | '.join(cells)} |", flush=True)
+
+
+def print_extras(repeats):
+    row = ROWS[0]
+    print("\n### Reflectors one after another, as the paper describes\n")
+    both = time_row(row, ["spectral", "sequential"], max(5, repeats - 2))
+    fast, slow = both["spectral"][0], both["sequential"][0]
+    print(
+        f"T, units, batch = {row[:3]}, m = {row[3]}: {slow * 1e3:.0f} ms a "
+        f"training step against {fast * 1e3:.0f} ms: {slow / fast:.1f} times "
+        "slower (goal: at least 10)."
+    )
+    if BACKEND != "tensorflow":
+        return
+    print("\n### Peak memory of training, beyond the loaded program\n")
+    for jit in (False, True):
+        spectral = peak_megabytes("spectral", 0, jit)
+        simple = peak_megabytes("simple", 0, jit)
+        print(
+            f"- {'XLA' if jit else 'graph'}: spectral {spectral:.0f} MB, "
+            f"SimpleRNN {simple:.0f} MB, ratio {spectral / simple:.2f} "
+            "(goal: at most 1.3)"
+        )
+    from serving import exported_step_milliseconds
+
+    print("\n### One exported streaming step, batch 1, 128 units\n")
+    for name, value in exported_step_milliseconds().items():
+        print(f"- {name}: {value:.3f} ms")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--row", type=int, choices=range(len(ROWS)))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--jit", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory_of:
+        print_own_peak(args.memory_of, ROWS[args.row], args.jit)
+        return
+    print(machine())
+    rows = ROWS if args.row is None else [ROWS[args.row]]
+    print_rows(rows, args.repeats, forward=False)
+    print_rows(rows[:1], args.repeats, forward=True)
+    if args.row is None:
+        print_extras(args.repeats)
+
+
+if __name__ == "__main__":
+    main()
