@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 LOWEST = .venv-lowest
 
-.PHONY: demo test test-all test-backends test-lowest bench lint format clean
+.PHONY: demo test test-all test-backends test-lowest bench docs lint format clean
 
 # The environment, remade when the requirements change.
 $(VENV)/ready: setup.cfg pyproject.toml
@@ -42,6 +42,10 @@ test-lowest:
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/recurrent.py
+
+docs: $(VENV)/ready
+	$(BIN)/pip install --quiet -e .[docs]
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
