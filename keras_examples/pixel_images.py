@@ -28,13 +28,27 @@ from tf_spectral import plotting
 from tf_spectral.initializers import GaussianReflectors
 from tf_spectral.layers import SpectralRNN
 
-# Batch size, epochs, learning rate and reflector scale for each data set: the
-# fewer the updates, the faster the reflectors have to turn.
+# What a run of each data set starts from. The fewer the updates, the faster
+# the reflectors have to turn; the fewer the steps, the larger each input.
 DEFAULTS = {
-    "digits": (32, 60, 2e-3, 0.1),
-    "mnist": (128, 30, 1e-3, 1.0),
-    "fashion_mnist": (128, 30, 1e-3, 1.0),
+    "digits": {
+        "batch": 32,
+        "epochs": 50,
+        "learning_rate": 3e-3,
+        "reflector_scale": 0.1,
+        "input_scale": 1.4,
+        "sigma_radius": 0.1,
+    },
+    "mnist": {
+        "batch": 128,
+        "epochs": 30,
+        "learning_rate": 1e-3,
+        "reflector_scale": 0.1,
+        "input_scale": 0.4,
+        "sigma_radius": 0.01,
+    },
 }
+DEFAULTS["fashion_mnist"] = DEFAULTS["mnist"]
 
 
 def parse_arguments():
@@ -48,7 +62,8 @@ def parse_arguments():
     add("--units", type=int, default=128)
     add("--reflectors", type=int, default=16, help="in U and in V")
     add("--reflector-scale", type=float, help="see docs/reflector_scale.md")
-    add("--sigma-radius", type=float, default=0.01)
+    add("--input-scale", type=float, help="deviation of the input kernel")
+    add("--sigma-radius", type=float)
     add("--batch", type=int)
     add("--epochs", type=int)
     add("--learning-rate", type=float)
@@ -57,17 +72,15 @@ def parse_arguments():
     add("--out", type=pathlib.Path, help="default: results/pixel_<data>")
     add("--export", type=pathlib.Path, default=pathlib.Path("saved_models"))
     args = parser.parse_args()
-    batch, epochs, rate, scale = DEFAULTS[args.data]
-    args.batch = args.batch or batch
-    args.epochs = args.epochs or epochs
-    args.learning_rate = args.learning_rate or rate
-    args.reflector_scale = args.reflector_scale or scale
+    for name, value in DEFAULTS[args.data].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     args.name = f"pixel_{args.data}" + ("_permuted" if args.permute else "")
     args.out = args.out or pathlib.Path("results") / args.name
     return args
 
 
-def build_model(cell, args, steps, batches=1):
+def build_model(cell, args, batches=1):
     options = {
         "reflectors": args.reflectors,
         "sigma_radius": args.sigma_radius,
@@ -77,7 +90,12 @@ def build_model(cell, args, steps, batches=1):
         [
             keras.Input((None, 1)),
             common.recurrent_layer(
-                cell, args.units, options, kernel_initializer="he_normal"
+                cell,
+                args.units,
+                options,
+                kernel_initializer=keras.initializers.RandomNormal(
+                    stddev=args.input_scale
+                ),
             ),
             keras.layers.Dense(10),
         ],
@@ -205,7 +223,7 @@ def main():
     x, y = data["train"]
     batches = -(-len(x) // args.batch)
     models = {
-        cell: build_model(cell, args, x.shape[1], batches)
+        cell: build_model(cell, args, batches)
         for cell in ("spectral", "simple", "lstm")
     }
     batch = x[: args.batch], y[: args.batch]
@@ -220,7 +238,7 @@ def main():
         model, *batch
     )
     # A copy takes the steps that are timed: the trained model stays as it is.
-    timed = {**models, "spectral": build_model("spectral", args, x.shape[1])}
+    timed = {**models, "spectral": build_model("spectral", args)}
     seconds = step_seconds(timed, *batch)
     print_table(model, data, seconds, log)
     draw(log, flows, args)
