@@ -19,16 +19,23 @@ def frozen_matrices(model):
     Args:
         model: Built Keras model.
     """
-    weights = [w for w in model._flatten_layers() if isinstance(w, SVD)]
-    for svd in weights:
-        # What nobody reads is not saved either.
-        svd.matrix = _constant(svd.matrix())
-        svd.diagonal_plus_low_rank = _constant(*svd.diagonal_plus_low_rank())
+    with contextlib.ExitStack() as stack:
+        for part in model._flatten_layers():
+            if isinstance(part, SVD):
+                stack.enter_context(_frozen(part))
+        yield
+
+
+@contextlib.contextmanager
+def _frozen(svd):
+    # What nobody reads is not saved either.
+    matrix = _constant(svd.matrix())
+    terms = _constant(*svd.diagonal_plus_low_rank())
+    svd.matrix, svd.diagonal_plus_low_rank = matrix, terms
     try:
         yield
     finally:
-        for svd in weights:
-            del svd.matrix, svd.diagonal_plus_low_rank
+        del svd.matrix, svd.diagonal_plus_low_rank
 
 
 def _constant(*tensors):

@@ -52,11 +52,15 @@ def recurrence(
     Returns:
         Tensor `(T, batch, n)` of all states, or `(batch, n)` of the last.
     """
+    if bias is not None:
+        # A feature that is always 1: no pass over the states to add b, and
+        # none to sum its gradient.
+        x = ops.concatenate([x, ops.ones_like(x[..., :1])], axis=-1)
+        kernel = ops.concatenate([kernel, bias[None]], axis=0)
     tensors = {
         "x": x,
         "kernel": kernel,
         "initial_state": initial_state,
-        "bias": bias,
         "modrelu_bias": modrelu_bias,
         "state_mask": state_mask,
         "mask": None if mask is None else ops.cast(mask, x.dtype),
@@ -89,17 +93,16 @@ def recurrence(
 
 def _forward(w, matrix, activation):
     """The last state, and the tapes of all states and of chunks' first."""
-    advance = matrix.forward()
-    project = _projection(w)
+    argument = _argument(w, matrix)
     if "modrelu_bias" in w:
         activation = functools.partial(modrelu, bias=w["modrelu_bias"])
 
     def body(h, chunks):
-        project_step = project(chunks["x"])
+        z = argument(chunks["x"])
         states, entering = [], h
         for j in range(len(chunks["x"])):
             into = h * w["state_mask"] if "state_mask" in w else h
-            new = activation(project_step(j) + advance(into))
+            new = activation(z(into, j))
             if "mask" in w:
                 new = ops.where(chunks["mask"][j][:, None] > 0, new, h)
             h = new
@@ -116,23 +119,24 @@ def _forward(w, matrix, activation):
     )
 
 
-def _projection(w):
-    """Function of the steps of x that gives the function `j -> x_j K + b`."""
-
-    def project(x):
-        z = x @ w["kernel"]
-        return z + w["bias"] if "bias" in w else z
+def _argument(w, matrix):
+    """Function of the steps of x: gives `(h, j) -> x_j K + h R`."""
+    kernel = w["kernel"]
 
     def by_chunk(steps):
-        z = project(steps.rows())
-        z = ops.reshape(z, (len(steps), -1, z.shape[-1]))
-        return lambda j: z[j]
+        z = ops.reshape(steps.rows() @ kernel, (len(steps), -1, units))
+        return lambda h, j: z[j] + advance(h)
 
     def by_step(steps):
-        return lambda j: project(steps[j])
+        return lambda h, j: advance_with(h, steps[j])
 
+    features, units = kernel.shape
     # A handful of features makes a product too thin to gain by its length.
-    return by_step if w["kernel"].shape[0] < 8 else by_chunk
+    if features < 8:
+        advance_with = matrix.forward_with(kernel)
+        return by_step
+    advance = matrix.forward()
+    return by_chunk
 
 
 def _backward(w, matrix, pullback, tapes, upstream, sequences):
@@ -191,7 +195,7 @@ def _backward(w, matrix, pullback, tapes, upstream, sequences):
 def _zero_sums(w, matrix):
     sums = {
         name: ops.zeros(w[name].shape, working_dtype(w[name].dtype))
-        for name in ("kernel", "bias", "modrelu_bias")
+        for name in ("kernel", "modrelu_bias")
         if name in w
     }
     return {**sums, "matrix": matrix.zeros()}
@@ -208,8 +212,6 @@ def _accumulate(sums, w, matrix, chunks, delta):
         "kernel": sums["kernel"] + outer(chunks["x"].rows(), delta),
         "matrix": matrix.accumulate(sums["matrix"], before, delta),
     }
-    if "bias" in w:
-        new["bias"] = sums["bias"] + _column_sums(delta)
     if "modrelu_bias" in w:
         # Where h is 0 so is delta, and sign(h) is the sign of its argument.
         signs = ops.sign(ops.concatenate(states, axis=0))

@@ -6,11 +6,15 @@ for each activation here the derivative at `z` is a function of `h = f(z)`.
 
 import functools
 
+import keras
 from keras import activations
 from keras import layers
 from keras import ops
 
 from tf_spectral.layers.modrelu import ModReLU
+
+if keras.backend.backend() == "tensorflow":
+    from tensorflow import raw_ops
 
 
 def pullback_from_output(activation):
@@ -42,6 +46,10 @@ def _leaky_relu(slope):
     # A negative slope loses the sign of z.
     if not slope >= 0:
         return None
+    if keras.backend.backend() == "tensorflow":
+        return lambda g, h: raw_ops.LeakyReluGrad(
+            gradients=g, features=h, alpha=slope
+        )
     return lambda g, h: ops.where(h > 0, g, slope * g)
 
 
@@ -58,3 +66,14 @@ _PULLBACKS = {
     activations.softsign: lambda g, h: g * ops.square(1 - ops.abs(h)),
     activations.elu: lambda g, h: ops.where(h > 0, g, g * (h + 1)),
 }
+
+if keras.backend.backend() == "tensorflow":
+    # Without XLA each operation is a pass over memory; these take one.
+    _PULLBACKS |= {
+        activations.relu: lambda g, h: raw_ops.ReluGrad(
+            gradients=g, features=h
+        ),
+        activations.tanh: lambda g, h: raw_ops.TanhGrad(y=h, dy=g),
+        activations.sigmoid: lambda g, h: raw_ops.SigmoidGrad(y=h, dy=g),
+        activations.elu: lambda g, h: raw_ops.EluGrad(gradients=g, outputs=h),
+    }

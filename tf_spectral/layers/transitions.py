@@ -21,6 +21,11 @@ class Dense(NamedTuple):
         kernel = self.kernel
         return lambda h: h @ kernel
 
+    def forward_with(self, kernel):
+        """The function `(h, x) -> x kernel + h R`."""
+        advance = self.forward()
+        return lambda h, x: x @ kernel + advance(h)
+
     def backward(self):
         kernel_t = ops.transpose(self.kernel)
         return lambda d: d @ kernel_t
@@ -48,6 +53,17 @@ class DiagonalPlusLowRank(NamedTuple):
     def forward(self):
         return self._times(self.p, ops.transpose(self.r))
 
+    def forward_with(self, kernel):
+        """The function `(h, x) -> x kernel + h R`."""
+        sigma, p = self.sigma, self.p
+        # One product for both terms: the fewer passes over rows, the better.
+        out_of = ops.concatenate([-ops.transpose(self.r), kernel], axis=0)
+
+        def advance(h, x):
+            return h * sigma + ops.concatenate([h @ p, x], axis=1) @ out_of
+
+        return advance
+
     def backward(self):
         return self._times(self.r, ops.transpose(self.p))
 
@@ -64,7 +80,8 @@ class DiagonalPlusLowRank(NamedTuple):
     def zeros(self):
         if self._thin:
             return tuple(_zeros_like(t) for t in self)
-        return (_zeros_like(self.p, self.p.shape[:1] * 2),)
+        units = self.p.shape[0]
+        return (_zeros_like(self.p, (units, units)),)
 
     def accumulate(self, sums, h, delta):
         if not self._thin:

@@ -34,9 +34,9 @@ class SVD(layers.Layer):
         sigma_radius: Positive float `r`, smaller than a positive
             `sigma_center`. Defaults to `0.01`.
         sigma_mode: `"sigmoid"` (inside [c-r, c+r] by `c + 2r (sigmoid(s) -
-            1/2)`), `"clip"` (projected to [c-r, c+r] after each update), `"free"`
-            (entries may even turn negative: the singular values are their
-            sizes) or `"fixed"` (always c). Defaults to `"sigmoid"`.
+            1/2)`), `"clip"` (projected to [c-r, c+r] after each update),
+            `"free"` (entries may even turn negative: the singular values are
+            their sizes) or `"fixed"` (always c). Defaults to `"sigmoid"`.
         reflector_initializer: `"gaussian"`, `"haar"`, `"identity"`,
             `"rotation"` or a `tf_spectral.initializers.ReflectorInitializer`.
             Its `reflector_scale` sets how fast reflectors turn. Defaults to
