@@ -276,6 +276,15 @@ def test_calls_with_arguments_break_a_chain():
     assert chain_of(keras.Model(x, layers.GRU(4)(x * 2))) is None
 
 
+def test_branches_and_operations_break_a_chain():
+    x = layers.Input((None, FEATURES))
+    branched = keras.Model(x, layers.Add()([x, layers.Dense(FEATURES)(x)]))
+    assert chain_of(branched) is None
+    assert chain_of(sequential(branched, layers.GRU(4))) is None
+    operation = keras.Model(x, keras.ops.relu(layers.GRU(4)(x)))
+    assert chain_of(operation) is None
+
+
 def test_model_with_a_call_of_its_own_is_no_chain():
     class Doubled(keras.Model):
         def call(self, x):
