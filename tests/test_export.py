@@ -399,3 +399,34 @@ def operations_in(function):
     graph = function.graph.as_graph_def()
     inner = sum(len(f.node_def) for f in graph.library.function)
     return len(graph.node) + inner
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("form", ["dense", "low_rank"])
+def test_keras_own_export_keeps_values_and_gradients(
+    tmp_path, form, return_sequences
+):
+    model = keras.Sequential(
+        [
+            keras.Input((None, 2)),
+            SpectralRNN(
+                5, reflectors=1, form=form, return_sequences=return_sequences
+            ),
+        ]
+    )
+    model.export(str(tmp_path / "model"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    x = tf.random.normal((3, 21, 2))
+
+    def value_and_gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+            loss = tf.reduce_sum(y**2)
+        return y, tape.gradient(loss, x)
+
+    for expected, got in zip(
+        value_and_gradient(lambda x: model(x, training=True)),
+        value_and_gradient(served.serve),
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

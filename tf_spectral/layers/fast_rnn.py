@@ -77,6 +77,7 @@ class FastRNN(layers.RNN):
             mask=mask,
             state_mask=cast(state_mask),
             return_sequences=self.return_sequences,
+            training=bool(training),
         )
 
     def _as_keras(self, states, mask):

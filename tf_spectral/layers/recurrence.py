@@ -30,6 +30,7 @@ def recurrence(
     mask=None,
     state_mask=None,
     return_sequences=False,
+    training=True,
 ):
     """States of `h_t = f(x_t K + b + (h_{t-1} * state_mask) R)`.
 
@@ -48,6 +49,9 @@ def recurrence(
             as it was. Or `None`.
         state_mask: Tensor `(batch, n)` (recurrent dropout) or `None`.
         return_sequences: Boolean, whether to return all states.
+        training: Boolean. If false the backward pass reads stacked states and
+            not the loop's own lists, which TensorFlow cannot save with the
+            gradient of a SavedModel. Defaults to `True`.
 
     Returns:
         Tensor `(T, batch, n)` of all states, or `(batch, n)` of the last.
@@ -72,9 +76,12 @@ def recurrence(
         w = dict(zip(tensors, values))
         matrix = type(transition)(*values[len(w) :])
         last, tapes = _forward(w, matrix, activation)
-        if return_sequences:
+        if return_sequences or not training:
             # The stacked states serve both uses: keep no second copy.
             tapes["states"] = tapes["states"].stack()
+        if not training:
+            before = [w["initial_state"][None], tapes["states"][:-1]]
+            tapes["entering"] = ops.concatenate(before, axis=0)
         output = tapes["states"] if return_sequences else last
 
         def grad(*args, upstream=None):
