@@ -401,6 +401,7 @@ def operations_in(function):
     return len(graph.node) + inner
 
 
+@on_tensorflow
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("form", ["dense", "low_rank"])
 def test_keras_own_export_keeps_values_and_gradients(
