@@ -48,9 +48,13 @@ class ReflectorInitializer(initializers.Initializer):
         self._drawn_seed = random.randint(1, 10**9) if seed is None else seed
 
     def __call__(self, u_shape, v_shape):
+        self.check(tuple(u_shape), tuple(v_shape))
         rng = np.random.default_rng(self._drawn_seed)
         u, v = self.directions(tuple(u_shape), tuple(v_shape), rng)
         return self.rescale(u), self.rescale(v)
+
+    def check(self, u_shape, v_shape):
+        """Raises if there is no such matrix of these shapes."""
 
     def directions(self, u_shape, v_shape, rng):
         """Packed reflectors, of any length, of this initialiser's matrix."""
@@ -116,8 +120,10 @@ class IdentityReflectors(ReflectorInitializer):
         seed: Integer or `None`. Defaults to `None`.
     """
 
-    def directions(self, u_shape, v_shape, rng):
+    def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)
+
+    def directions(self, u_shape, v_shape, rng):
         rows = _packed_normal(u_shape, rng)
         return rows, rows.copy()
 
@@ -146,8 +152,10 @@ class RotationReflectors(ReflectorInitializer):
             )
         self.angles = angles
 
-    def directions(self, u_shape, v_shape, rng):
+    def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)
+
+    def directions(self, u_shape, v_shape, rng):
         u = _packed_normal(u_shape, rng)
         v = u.copy()
         planes = min(u_shape[0], u_shape[1] // 2)
@@ -200,7 +208,7 @@ def _direction(angle):
 def _check_equal_shapes(initializer, u_shape, v_shape):
     if u_shape != v_shape:
         raise ValueError(
-            f"`{type(initializer).__name__}` needs a square matrix and as "
-            "many reflectors in U as in V. Received: reflector shapes "
-            f"U {u_shape}, V {v_shape}"
+            "Argument `reflector_initializer` needs a square matrix and as "
+            "many reflectors in U as in V. Received: reflector_initializer="
+            f"{type(initializer).__name__}, U {u_shape}, V {v_shape}"
         )

@@ -1,5 +1,8 @@
 """FastRNN: `keras.layers.RNN` over the hand-written pass through time."""
 
+import functools
+
+from keras import activations
 from keras import backend
 from keras import layers
 from keras import ops
@@ -35,8 +38,8 @@ class FastRNN(layers.RNN):
             raise
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        pullback = pullback_from_output(self.cell.activation)
-        if self.unroll or pullback is None:
+        pullback = self._pullback()
+        if pullback is None:
             return super().inner_loop(
                 sequences, initial_state, mask, training=training
             )
@@ -49,6 +52,22 @@ class FastRNN(layers.RNN):
         states = self._states(x, initial_state, mask, training, pullback)
         return self._as_keras(states, mask)
 
+    def _pullback(self):
+        """The derivative that the fast pass needs, `None` to do without it."""
+        return (
+            None if self.unroll else pullback_from_output(self.cell.activation)
+        )
+
+    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+        if self._pullback() is None:
+            super()._maybe_config_dropout_masks(
+                cell, input_sequence, input_state
+            )
+        else:
+            # As Keras does, but without forming the matrix: `_states` does.
+            cell.get_dropout_mask(input_sequence)
+            cell.state_mask(input_state[0])
+
     def _states(self, x, initial_state, mask, training, pullback):
         cell = self.cell
         dtype = cell.compute_dtype
@@ -59,18 +78,25 @@ class FastRNN(layers.RNN):
         input_mask = state_mask = None
         if training:
             input_mask = cell.get_dropout_mask(x[0])
-            state_mask = cell.get_recurrent_dropout_mask(initial_state[0])
+            state_mask = cell.state_mask(initial_state[0])
         if input_mask is not None:
             x = x * input_mask
         length, batch = x.shape[0], x.shape[1]
         rows = length * batch if length and batch else None
-        modrelu = isinstance(cell.activation, ModReLU)
+        activation = cell.activation
+        modrelu = type(activation) is ModReLU
+        if type(activation) is layers.LeakyReLU:
+            # As a layer it would cast to its own dtype.
+            activation = functools.partial(
+                activations.leaky_relu,
+                negative_slope=activation.negative_slope,
+            )
         return recurrence(
             cast(x),
             cast(cell.kernel),
             cell.transition(rows),
             cast(initial_state[0]),
-            cell.activation,
+            activation,
             pullback,
             bias=cast(cell.bias),
             modrelu_bias=cast(cell.activation.bias) if modrelu else None,

@@ -28,7 +28,7 @@ def pullback_from_output(activation):
         A function of two tensors, or `None` where the derivative is no known
         function of the output.
     """
-    if isinstance(activation, ModReLU):
+    if type(activation) is ModReLU:
         return _modrelu
     if type(activation) is layers.LeakyReLU:
         return _leaky_relu(activation.negative_slope)

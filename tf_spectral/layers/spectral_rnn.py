@@ -27,7 +27,7 @@ class SpectralRNN(FastRNN):
         reflectors: `None` for `n` in U and in V, an integer for both, or a
             pair `(m_u, m_v)`. 16 for 128 units is a good start. Defaults to
             `None`.
-        sigma_center: Positive float. Defaults to `1.0`.
+        sigma_center: Non-negative float. Defaults to `1.0`.
         sigma_radius: Float between 0 and `sigma_center`. Defaults to `0.01`.
         sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`. Defaults to
             `"sigmoid"`.
@@ -120,6 +120,13 @@ class SpectralRNN(FastRNN):
     units = _of_cell("units")
     activation = _of_cell("activation")
     use_bias = _of_cell("use_bias")
+    kernel_initializer = _of_cell("kernel_initializer")
+    bias_initializer = _of_cell("bias_initializer")
+    kernel_regularizer = _of_cell("kernel_regularizer")
+    recurrent_regularizer = _of_cell("recurrent_regularizer")
+    bias_regularizer = _of_cell("bias_regularizer")
+    kernel_constraint = _of_cell("kernel_constraint")
+    bias_constraint = _of_cell("bias_constraint")
     dropout = _of_cell("dropout")
     recurrent_dropout = _of_cell("recurrent_dropout")
 
@@ -141,7 +148,8 @@ class SpectralRNN(FastRNN):
         cell = self.cell
         if not self.built:
             raise ValueError("The layer must be built. Received: built=False")
-        if isinstance(cell.activation, ModReLU) or cell.initial_state:
+        modrelu = isinstance(cell.activation, ModReLU)
+        if modrelu or cell.trainable_initial_state:
             raise ValueError(
                 "`SimpleRNN` has neither a trainable activation nor a "
                 "trainable initial state. Received: activation="
@@ -150,9 +158,10 @@ class SpectralRNN(FastRNN):
             )
         options = layers.SimpleRNN(1).get_config().keys()
         config = {k: v for k, v in self.get_config().items() if k in options}
-        # The regularizer of the matrix is one of SimpleRNN's weight.
+        # Overwritten below: the default would take a QR decomposition.
+        config["recurrent_initializer"] = "zeros"
         layer = layers.SimpleRNN.from_config(config)
-        layer.build((None, None, cell.kernel.shape[0]))
+        layer.build(_sequences_shape(self))
         bias = [cell.bias] if cell.use_bias else []
         layer.set_weights([cell.kernel, self.recurrent_matrix(), *bias])
         return layer
@@ -186,7 +195,12 @@ class SpectralRNN(FastRNN):
             del config[key]
         config.update(reflectors=reflectors, sigma_mode=sigma_mode, **kwargs)
         new = cls.from_config(config)
-        new.build((None, None, layer.cell.kernel.shape[0]))
+        if new.use_bias != layer.use_bias:
+            raise ValueError(
+                "Argument `use_bias` cannot differ from that of `layer`. "
+                f"Expected {layer.use_bias}, Received: use_bias={new.use_bias}"
+            )
+        new.build(_sequences_shape(layer))
         new.cell.kernel.assign(layer.cell.kernel)
         if layer.use_bias:
             new.cell.bias.assign(layer.cell.bias)
@@ -203,6 +217,12 @@ class SpectralRNN(FastRNN):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _sequences_shape(layer):
+    """The shape to build a copy of a built layer with."""
+    batch = layer.states[0].shape[0] if layer.stateful else None
+    return batch, None, layer.cell.kernel.shape[0]
 
 
 _EXPLICIT = (

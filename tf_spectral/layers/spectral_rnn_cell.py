@@ -3,7 +3,6 @@
 from keras import activations
 from keras import layers
 from keras import ops
-from keras import regularizers
 from keras.saving import deserialize_keras_object
 from keras.saving import register_keras_serializable
 from keras.saving import serialize_keras_object
@@ -12,6 +11,7 @@ from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.transitions import Dense
 from tf_spectral.layers.transitions import DiagonalPlusLowRank
 from tf_spectral.layers.transitions import low_rank_pays
+from tf_spectral.linalg.checks import check_units
 from tf_spectral.parametrizations.svd import SVD
 
 FORMS = ("auto", "dense", "low_rank")
@@ -32,7 +32,7 @@ class SpectralRNNCell(layers.SimpleRNNCell):
         reflectors: `None` for `n` in U and in V (R can be any matrix within
             the bounds), an integer for both, or a pair `(m_u, m_v)`. Fewer
             are cheaper. Defaults to `None`.
-        sigma_center: Positive float, the middle of the singular values.
+        sigma_center: Non-negative float, the middle of the singular values.
             Defaults to `1.0`.
         sigma_radius: Float between 0 and `sigma_center`. Defaults to `0.01`.
         sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`: see
@@ -109,6 +109,15 @@ class SpectralRNNCell(layers.SimpleRNNCell):
         seed=None,
         **kwargs,
     ):
+        check_units(units)
+        for name in ("recurrent_initializer", "recurrent_constraint"):
+            if name in kwargs:
+                raise ValueError(
+                    f"Argument `{name}` does not apply to a matrix that is "
+                    "kept by its decomposition. Expected "
+                    "`reflector_initializer` or the bounds of sigma, "
+                    f"Received: {name}={kwargs[name]}"
+                )
         if form not in FORMS:
             raise ValueError(
                 f"Argument `form` is unknown. Expected one of {FORMS}, "
@@ -144,6 +153,7 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             dtype=self.dtype_policy,
             name="recurrent",
         )
+        self.recurrent_regularizer = self.recurrent.matrix_regularizer
         self._advance = None
 
     def build(self, input_shape):
@@ -170,8 +180,9 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             )
         if not self.recurrent.built:
             self.recurrent.build()
-        if isinstance(self.activation, ModReLU) and not self.activation.built:
-            self.activation.build((None, self.units))
+        activation = self.activation
+        if isinstance(activation, layers.Layer) and not activation.built:
+            activation.build((None, self.units))
         self.built = True
 
     def recurrent_matrix(self):
@@ -209,7 +220,7 @@ class SpectralRNNCell(layers.SimpleRNNCell):
         if training:
             mask = self.get_dropout_mask(sequence)
             sequence = sequence if mask is None else sequence * mask
-            mask = super().get_recurrent_dropout_mask(previous)
+            mask = self.state_mask(previous)
             previous = previous if mask is None else previous * mask
         z = ops.matmul(sequence, self.kernel)
         if self.bias is not None:
@@ -220,6 +231,11 @@ class SpectralRNNCell(layers.SimpleRNNCell):
 
     # `keras.layers.RNN` asks for the recurrent dropout mask once before its
     # loop and drops it once after: the times to form the matrix and drop it.
+    # If its loop raises, the matrix is dropped at its next call.
+
+    def state_mask(self, state):
+        """The recurrent dropout mask; nothing is formed on the way."""
+        return super().get_recurrent_dropout_mask(state)
 
     def get_recurrent_dropout_mask(self, step_input):
         self._advance = self.transition().forward()
@@ -254,9 +270,6 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             config[key] = svd[key]
         return {
             **config,
-            "recurrent_regularizer": regularizers.serialize(
-                self.recurrent.matrix_regularizer
-            ),
             "activation": serialize_activation(self.activation),
             "trainable_initial_state": self.trainable_initial_state,
             "form": self.form,

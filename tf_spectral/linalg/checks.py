@@ -1,5 +1,6 @@
 """What every function of `linalg` asks of its arguments."""
 
+import numpy as np
 from keras import backend
 from keras import ops
 
@@ -21,6 +22,16 @@ def check_rank(name, value, rank):
             f"Received: {name}.shape={tuple(value.shape)}"
         )
     return value
+
+
+def check_units(units):
+    """Raises unless `units` is a positive integer."""
+    integer = isinstance(units, (int, np.integer))
+    if not integer or isinstance(units, bool) or units < 1:
+        raise ValueError(
+            "Argument `units` must be a positive integer. "
+            f"Received: units={units}"
+        )
 
 
 def working_dtype(dtype):

@@ -29,8 +29,9 @@ def reflectors_from_orthogonal(q):
 
     Example:
 
-    >>> reflectors_from_orthogonal([[-1.0, 0.0], [0.0, 1.0]])
-    array([[-1., 0.], [0., 0.]], dtype=float32)
+    >>> rows = reflectors_from_orthogonal([[-1.0, 0.0], [0.0, 1.0]])
+    >>> keras.ops.convert_to_numpy(rows).tolist()
+    [[-1.0, 0.0], [0.0, 0.0]]
 
     Reference: Zhang et al., 2018, Theorem 1.
     """
@@ -79,8 +80,8 @@ def svd_factors_from_matrix(kernel, reflectors=None):
     Example:
 
     >>> u, sigma, v = svd_factors_from_matrix([[2.0, 0.0], [0.0, 1.0]])
-    >>> sigma
-    array([2., 1.], dtype=float32)
+    >>> keras.ops.convert_to_numpy(sigma).tolist()
+    [2.0, 1.0]
 
     Reference: Zhang et al., 2018, Theorems 2 and 4.
     """

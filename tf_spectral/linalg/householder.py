@@ -12,6 +12,8 @@ from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
+from tf_spectral.linalg.triangular import diagonal_matrix
+from tf_spectral.linalg.triangular import upper_triangle
 
 __all__ = [
     "apply_householder",
@@ -55,7 +57,7 @@ def compact_wy(vectors):
     gram = vectors @ ops.transpose(vectors)
     half = ops.diagonal(gram) / 2
     half = ops.where(half == 0, ops.ones_like(half), half)
-    inverse_t = ops.triu(gram, k=1) + ops.diag(half)
+    inverse_t = upper_triangle(gram, k=1) + diagonal_matrix(half)
     return vectors, ops.solve_triangular(inverse_t, vectors, lower=False)
 
 
@@ -75,8 +77,9 @@ def householder_product(vectors):
 
     Example:
 
-    >>> householder_product([[1.0, 0.0]])
-    array([[-1., 0.], [0., 1.]], dtype=float32)
+    >>> q = householder_product([[1.0, 0.0]])
+    >>> keras.ops.convert_to_numpy(q).tolist()
+    [[-1.0, 0.0], [0.0, 1.0]]
 
     Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
     via Efficient SVD Parameterization", 2018, equations 1 and 2.
@@ -106,8 +109,9 @@ def apply_householder(x, vectors, transpose=False):
 
     Example:
 
-    >>> apply_householder([[3.0, 5.0]], [[1.0, 0.0]])
-    array([[-3., 5.]], dtype=float32)
+    >>> y = apply_householder([[3.0, 5.0]], [[1.0, 0.0]])
+    >>> keras.ops.convert_to_numpy(y).tolist()
+    [[-3.0, 5.0]]
     """
     x = check_rank("x", x, None)
     vectors = check_rank("vectors", vectors, 2)

@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_spectral.linalg.householder import compact_wy
+from tf_spectral.linalg.triangular import diagonal_matrix
 
 
 def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
@@ -48,7 +49,8 @@ def spectral_matrix(u_vectors, sigma, v_vectors):
     """
     p, r = diagonal_plus_low_rank(u_vectors, sigma, v_vectors)
     shape = (v_vectors.shape[1], u_vectors.shape[1])
-    diagonal = ops.pad(ops.diag(sigma), [[0, n - min(shape)] for n in shape])
+    padding = [[0, n - min(shape)] for n in shape]
+    diagonal = ops.pad(diagonal_matrix(sigma), padding)
     return diagonal - p @ ops.transpose(r)
 
 

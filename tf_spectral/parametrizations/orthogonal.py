@@ -3,6 +3,7 @@
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral.linalg.checks import check_units
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
 from tf_spectral.parametrizations.svd import SVD
 
@@ -27,7 +28,8 @@ class Orthogonal(SVD):
     Example:
 
     >>> q = Orthogonal(4).matrix()
-    >>> bool(keras.ops.max(abs(q @ q.T - keras.ops.eye(4))) < 1e-5)
+    >>> error = q @ keras.ops.transpose(q) - keras.ops.eye(4)
+    >>> bool(keras.ops.max(keras.ops.abs(error)) < 1e-5)
     True
 
     Reference: Mhammedi et al., "Efficient orthogonal parametrisation of
@@ -42,6 +44,7 @@ class Orthogonal(SVD):
         matrix_regularizer=None,
         **kwargs,
     ):
+        check_units(units)
         if reflectors is None:
             reflectors = units
         if isinstance(reflectors, (tuple, list)):

@@ -5,6 +5,8 @@ constraint after each update, `free` not at all; `fixed` has no weight. Zhang
 et al., 2018, section 4 (equation 8 for the sigmoid).
 """
 
+import numbers
+
 import numpy as np
 from keras import constraints
 from keras import ops
@@ -20,15 +22,16 @@ def check_sigma(mode, center, radius):
             f"Argument `sigma_mode` is unknown. Expected one of {MODES}, "
             f"Received: sigma_mode={mode}"
         )
-    if not 0 <= center < np.inf:
+    if not isinstance(center, numbers.Real) or not 0 <= center < np.inf:
         raise ValueError(
             "Argument `sigma_center` must be non-negative and finite. "
             f"Received: sigma_center={center}"
         )
-    if mode in ("free", "fixed"):
-        return
     limit = center if center > 0 else np.inf
-    if not 0 < radius < limit:
+    bounded = mode in ("sigmoid", "clip")
+    if not isinstance(radius, numbers.Real) or (
+        bounded and not 0 < radius < limit
+    ):
         raise ValueError(
             "Argument `sigma_radius` must be positive and, so that the matrix "
             "stays invertible, smaller than a positive `sigma_center`. "
@@ -55,7 +58,8 @@ def weight_from_sigma(sigma, mode, center, radius):
     allowed = 0.0 if mode == "fixed" else radius
     excess = np.abs(sigma - center).max(initial=0.0) - allowed
     # A hair of rounding is forgiven, as a float32 matrix carries it.
-    if excess > 1e-5 * max(center, 1.0):
+    hair = 1e-5 * max(center, 1.0)
+    if excess > (hair if mode == "fixed" else min(hair, radius / 10)):
         raise ValueError(
             "The singular values lie outside of the bounds. Expected all in "
             f"[{center - allowed}, {center + allowed}] "

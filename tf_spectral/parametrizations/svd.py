@@ -8,11 +8,13 @@ from keras.saving import register_keras_serializable
 from keras.saving import serialize_keras_object
 
 from tf_spectral import initializers
+from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import check_reflectors
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.linalg.spectral import diagonal_plus_low_rank
 from tf_spectral.linalg.spectral import spectral_matrix
+from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import singular_values as sv
 
 
@@ -52,7 +54,7 @@ class SVD(layers.Layer):
     Example:
 
     >>> svd = SVD((3, 2), reflectors=2, sigma_center=1.0, sigma_radius=0.1)
-    >>> svd.matrix().shape
+    >>> tuple(svd.matrix().shape)
     (3, 2)
 
     Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
@@ -82,6 +84,8 @@ class SVD(layers.Layer):
         self.reflector_initializer = initializers.get_reflector_initializer(
             reflector_initializer
         )
+        (n_in, n_out), (m_u, m_v) = self.shape, self.reflectors
+        self.reflector_initializer.check((m_u, n_out), (m_v, n_in))
         self.sigma_regularizer = regularizers.get(sigma_regularizer)
         self.matrix_regularizer = regularizers.get(matrix_regularizer)
         self._check_regularizers()
@@ -162,6 +166,7 @@ class SVD(layers.Layer):
                 "Argument `kernel` has the wrong shape. Expected "
                 f"{self.shape}, Received: kernel.shape={tuple(kernel.shape)}"
             )
+        kernel = ops.cast(check_rank("kernel", kernel, 2), self._weight_dtype)
         u, sigma, v = self._factors(kernel)
         self._check_residual(kernel, u, sigma, v)
         raw = sv.weight_from_sigma(
@@ -229,7 +234,7 @@ class SVD(layers.Layer):
     def _packed(self, variable, width):
         if variable is None:
             return ops.zeros((0, width), dtype=self._weight_dtype)
-        return ops.triu(ops.convert_to_tensor(variable))
+        return upper_triangle(ops.convert_to_tensor(variable))
 
     def _attach_regularizers(self):
         penalties = (
