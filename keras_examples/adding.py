@@ -58,7 +58,7 @@ def build_model(cell, args):
 def train(cell, args):
     keras.utils.set_random_seed(args.seed)
     folder = args.out / cell
-    common.write_command(folder)
+    common.write_command(folder, args)
     model = build_model(cell, args)
     model.summary()
     return common.fit_stream(

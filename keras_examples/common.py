@@ -1,6 +1,7 @@
 """What the examples share: cells by name, logs, and going on after a stop."""
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -58,7 +59,8 @@ def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
         model: Compiled Keras model.
         make_data: Function of the number of the first batch that gives an
             endless `tf.data.Dataset`.
-        iterations: Integer, how many batches to train on.
+        iterations: Integer, how many batches to train on, rounded up to
+            whole epochs.
         folder: `pathlib.Path`, where the log and the backup go.
         steps: Batches in an epoch, the unit of the log.
         **fit_options: Passed on to `model.fit`.
@@ -74,14 +76,15 @@ def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
     model.fit(
         make_data(done * steps),
         steps_per_epoch=steps,
-        epochs=max(1, iterations // steps),
+        epochs=math.ceil(iterations / steps),
         shuffle=False,
         callbacks=[
             *spectrum_monitors(model),
             SecondsLogger(),
-            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
             keras.callbacks.CSVLogger(log, append=done > 0),
             keras.callbacks.TerminateOnNaN(),
+            # Last: what it calls done is in the log already.
+            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
         ],
         **fit_options,
     )
@@ -112,9 +115,7 @@ def spectrum_monitors(model):
 
 def completed_epochs(backup):
     """How many epochs the backup of a stopped run holds."""
-    metadata = pathlib.Path(backup) / "latest.training_metadata.json"
-    if not metadata.exists():
-        metadata = pathlib.Path(backup) / "training_metadata.json"
+    metadata = pathlib.Path(backup) / "training_metadata.json"
     if not metadata.exists():
         return 0
     return int(json.loads(metadata.read_text()).get("epoch", 0))
@@ -130,12 +131,28 @@ class SecondsLogger(keras.callbacks.Callback):
         logs["seconds"] = time.perf_counter() - self._start
 
 
-def write_command(folder):
-    """Keeps beside a log what made it: command, versions, device."""
+def write_command(folder, args):
+    """Keeps beside a log what made it: command, settings, versions, device.
+
+    Stops the program if the folder holds a run with other settings.
+    """
     folder = pathlib.Path(folder)
+    path = folder / "command.json"
+    settings = {
+        key: str(value)
+        for key, value in sorted(vars(args).items())
+        if key not in ("cell", "iterations", "out", "export")
+    }
+    if completed_epochs(folder / "backup") and path.exists():
+        if json.loads(path.read_text())["settings"] != settings:
+            sys.exit(
+                f"{folder} holds a run with other settings. Give another "
+                "--out, or remove it."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "command": "python " + " ".join(sys.argv),
+        "settings": settings,
         "date": time.strftime("%Y-%m-%d"),
         "python": sys.version.split()[0],
         "keras": keras.__version__,
@@ -144,7 +161,7 @@ def write_command(folder):
         "tf_spectral": tf_spectral.__version__,
         "processor": processor(),
     }
-    (folder / "command.json").write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def backend_version():

@@ -131,9 +131,6 @@ def train(model, data, args):
         callbacks=[
             callbacks.SpectrumMonitor(),
             common.SecondsLogger(),
-            keras.callbacks.BackupAndRestore(
-                args.out / "backup", delete_checkpoint=False
-            ),
             keras.callbacks.ModelCheckpoint(
                 best,
                 monitor="val_accuracy",
@@ -143,6 +140,10 @@ def train(model, data, args):
             ),
             keras.callbacks.CSVLogger(log, append=done > 0),
             keras.callbacks.TerminateOnNaN(),
+            # Last: what it calls done is in the log already.
+            keras.callbacks.BackupAndRestore(
+                args.out / "backup", delete_checkpoint=False
+            ),
         ],
     )
     model.load_weights(best)
@@ -215,7 +216,7 @@ def export(model, x, args):
 def main():
     args = parse_arguments()
     keras.utils.set_random_seed(args.seed)
-    common.write_command(args.out)
+    common.write_command(args.out, args)
     parts = datasets.pixel_images(
         args.data, permute=args.permute, seed=args.seed
     )
