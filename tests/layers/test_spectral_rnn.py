@@ -261,6 +261,10 @@ def test_a_new_weight_counts_at_once():
     x = normal(2, 5, FEATURES)
     before = array(rnn(x)), array(layer(x))
     randomize(layer)
+    state = ops.ones((2, UNITS))
+    step, _ = layer.cell(x[:, 0], [state])
+    expected = layer(x[:, :1], initial_state=state)
+    assert_close(array(step), array(expected), EXACT)
     after = array(rnn(x)), array(layer(x))
     assert_close(after[0], after[1], EXACT)
     assert np.max(np.abs(after[0] - before[0])) > 0.01
