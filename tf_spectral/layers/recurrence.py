@@ -109,7 +109,8 @@ def _forward(w, matrix, activation):
         states, entering = [], h
         for j in range(len(chunks["x"])):
             into = h * w["state_mask"] if "state_mask" in w else h
-            new = activation(z(into, j))
+            # Keras' own tanh returns float32 for float64 on JAX.
+            new = ops.cast(activation(z(into, j)), h.dtype)
             if "mask" in w:
                 new = ops.where(chunks["mask"][j][:, None] > 0, new, h)
             h = new

@@ -222,11 +222,13 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             sequence = sequence if mask is None else sequence * mask
             mask = self.state_mask(previous)
             previous = previous if mask is None else previous * mask
-        z = ops.matmul(sequence, self.kernel)
+        z = sequence @ ops.convert_to_tensor(self.kernel)
         if self.bias is not None:
             z = z + self.bias
         advance = self._advance or self.transition().forward()
         output = self.activation(z + advance(previous))
+        # Keras' own tanh returns float32 for float64 on JAX.
+        output = ops.cast(output, self.compute_dtype)
         return output, [output] if nested else output
 
     # `keras.layers.RNN` asks for the recurrent dropout mask once before its

@@ -277,7 +277,8 @@ class SVD(layers.Layer):
         relative = float(residual / (ops.norm(kernel) + 1e-30))
         if not relative <= 1e-4:
             raise ValueError(
-                "The matrix cannot be written with so few reflectors. "
+                "The matrix was not found with so few reflectors: only the "
+                "first triplets are matched, the rest is fitted. "
                 f"Expected a relative residual <= 1e-4, Received: {relative} "
                 f"with reflectors={self.reflectors}"
             )
