@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 LOWEST = .venv-lowest
 
+# TensorFlow's remarks on the processor; errors are still shown.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
 .PHONY: demo test test-all test-backends test-lowest bench docs lint format clean
 
 # The environment, remade when the requirements change.
