@@ -63,3 +63,17 @@ def test_every_public_name_has_a_docstring(path):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             if not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_operation_that_fails_somewhere(path):
+    """`triu`, `diag`: Keras 3.8 in graphs; `matmul`: float64 on PyTorch."""
+    calls = {
+        node.func.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "ops"
+    }
+    assert not calls & {"triu", "tril", "diag", "matmul"}

@@ -12,6 +12,7 @@ from tests.helpers import evaluate
 from tests.helpers import inner
 from tests.helpers import value_and_grad
 from tf_spectral.linalg.spectral import spectral_matrix
+from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import SVD
 from tf_spectral.parametrizations.singular_values import sigma_from_weight
 
@@ -99,7 +100,8 @@ def test_gradients_by_finite_differences(mode):
     def loss(u, v, s):
         sigma = sigma_from_weight(s, "sigmoid", 1.0, 0.5)
         return inner(
-            spectral_matrix(ops.triu(u), sigma, ops.triu(v)), cotangent
+            spectral_matrix(upper_triangle(u), sigma, upper_triangle(v)),
+            cotangent,
         )
 
     _, gradients = value_and_grad(loss, *start, mode=mode)
@@ -180,12 +182,13 @@ def test_refused_matrix_leaves_the_weights(kernel, options, message):
 
 
 def test_penalties_act_on_sigma_and_on_the_matrix():
-    svd = built(
+    svd = SVD(
         (3, 2),
         sigma_mode="free",
         sigma_regularizer=keras.regularizers.L1(0.5),
         matrix_regularizer=keras.regularizers.L2(2.0),
     )
+    svd.build()
     svd._sigma.assign([1.5, -0.5])
     losses = sorted(float(x) for x in svd.losses)
     # |1.5| + |-0.5|, halved; and the squares, which are those of the matrix.

@@ -123,7 +123,7 @@ def _measure_svd(svd):
 
 def _orthogonality_error(vectors):
     q = householder_product(vectors)
-    excess = ops.matmul(ops.transpose(q), q) - ops.eye(len(q), dtype=q.dtype)
+    excess = ops.transpose(q) @ q - ops.eye(len(q), dtype=q.dtype)
     return float(abs(ops.convert_to_numpy(excess)).max())
 
 
