@@ -10,6 +10,7 @@ is given again. After Zhang et al., 2018, section 7.1 (128 units).
 """
 
 import argparse
+import functools
 import pathlib
 
 import common
@@ -55,33 +56,15 @@ def build_model(cell, args):
     return model
 
 
-def train(cell, args):
-    keras.utils.set_random_seed(args.seed)
-    folder = args.out / cell
-    common.write_command(folder, args)
-    model = build_model(cell, args)
-    model.summary()
-    return common.fit_stream(
-        model,
-        lambda first: datasets.stream(
-            datasets.adding,
-            args.batch,
-            seed=args.seed,
-            first_batch=first,
-            length=args.length,
-        ),
-        args.iterations,
-        folder,
-        validation_data=datasets.adding(
-            1000, args.length, seed=args.seed + 10**6
-        ),
-        validation_batch_size=500,
-    )
-
-
 def main():
     args = parse_arguments()
-    logs = {cell: train(cell, args) for cell in args.cell}
+    logs = common.train_cells(
+        args,
+        build_model,
+        functools.partial(datasets.adding, length=args.length),
+        validation_size=1000,
+        validation_batch_size=500,
+    )
     baseline = datasets.adding_baseline()
     common.report(logs, baseline, "mean squared error", args.out / "adding.png")
 

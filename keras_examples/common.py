@@ -11,6 +11,7 @@ import keras
 
 import tf_spectral
 from tf_spectral import callbacks
+from tf_spectral import datasets
 from tf_spectral import plotting
 from tf_spectral.layers import SpectralRNN
 
@@ -50,6 +51,44 @@ def recurrent_layer(cell, units, spectral_options, activation=None, **kwargs):
         "gru": keras.layers.GRU,
     }
     return layers[cell](units, **kwargs)
+
+
+def train_cells(args, build_model, make, validation_size, **fit_options):
+    """Trains a model for each of `args.cell` on fresh sequences of one task.
+
+    Args:
+        args: Arguments of the example, with `cell`, `seed`, `batch`,
+            `iterations` and `out`.
+        build_model: Function of the name of a cell and `args` that gives a
+            compiled model.
+        make: Function `make(size, seed=...)` that draws sequences.
+        validation_size: Integer, how many sequences to validate on.
+        **fit_options: Passed on to `model.fit`.
+
+    Returns:
+        Dict from the name of each cell to the path of its CSV log.
+    """
+
+    def make_data(first):
+        return datasets.stream(
+            make, args.batch, seed=args.seed, first_batch=first
+        )
+
+    logs = {}
+    for cell in args.cell:
+        keras.utils.set_random_seed(args.seed)
+        write_command(args.out / cell, args)
+        model = build_model(cell, args)
+        model.summary()
+        logs[cell] = fit_stream(
+            model,
+            make_data,
+            args.iterations,
+            args.out / cell,
+            validation_data=make(validation_size, seed=args.seed + 10**6),
+            **fit_options,
+        )
+    return logs
 
 
 def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):

@@ -12,6 +12,7 @@ plane rotations as a start (Henaff et al., 2016), RMSprop.
 """
 
 import argparse
+import functools
 import pathlib
 
 import common
@@ -77,33 +78,15 @@ def build_model(cell, args):
     return model
 
 
-def train(cell, args):
-    keras.utils.set_random_seed(args.seed)
-    folder = args.out / cell
-    common.write_command(folder, args)
-    model = build_model(cell, args)
-    model.summary()
-    return common.fit_stream(
-        model,
-        lambda first: datasets.stream(
-            datasets.copying,
-            args.batch,
-            seed=args.seed,
-            first_batch=first,
-            delay=args.length,
-        ),
-        args.iterations,
-        folder,
-        validation_data=datasets.copying(
-            256, args.length, seed=args.seed + 10**6
-        ),
-        validation_batch_size=args.batch,
-    )
-
-
 def main():
     args = parse_arguments()
-    logs = {cell: train(cell, args) for cell in args.cell}
+    logs = common.train_cells(
+        args,
+        build_model,
+        functools.partial(datasets.copying, delay=args.length),
+        validation_size=256,
+        validation_batch_size=args.batch,
+    )
     baseline = datasets.copying_baseline(args.length)
     common.report(logs, baseline, "cross-entropy", args.out / "copying.png")
 

@@ -91,11 +91,15 @@ class FastRNN(layers.RNN):
                 activations.leaky_relu,
                 negative_slope=activation.negative_slope,
             )
+        start = initial_state[0]
+        if self.stateful:
+            # PyTorch overwrites the state before the backward pass reads it.
+            start = ops.copy(start)
         return recurrence(
             cast(x),
             cast(cell.kernel),
             cell.transition(rows),
-            cast(initial_state[0]),
+            cast(start),
             activation,
             pullback,
             bias=cast(cell.bias),

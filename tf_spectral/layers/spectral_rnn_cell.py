@@ -154,7 +154,7 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             name="recurrent",
         )
         self.recurrent_regularizer = self.recurrent.matrix_regularizer
-        self._advance = None
+        self._advance = self._advance_of = None
 
     def build(self, input_shape):
         self.kernel = self.add_weight(
@@ -225,15 +225,22 @@ class SpectralRNNCell(layers.SimpleRNNCell):
         z = sequence @ ops.convert_to_tensor(self.kernel)
         if self.bias is not None:
             z = z + self.bias
-        advance = self._advance or self.transition().forward()
-        output = self.activation(z + advance(previous))
+        output = self.activation(z + self._step_forward()(previous))
         # Keras' own tanh returns float32 for float64 on JAX.
         output = ops.cast(output, self.compute_dtype)
         return output, [output] if nested else output
 
     # `keras.layers.RNN` asks for the recurrent dropout mask once before its
     # loop and drops it once after: the times to form the matrix and drop it.
-    # If its loop raises, the matrix is dropped at its next call.
+    # If its loop raises, it drops nothing: so the matrix counts only within
+    # the outermost call of a layer, or model, that it was formed in.
+
+    def _step_forward(self):
+        """Multiplies by R: formed for the whole sequence, or for one step."""
+        formed = self._advance is not None
+        if formed and self._advance_of is self._get_call_context():
+            return self._advance
+        return self.transition().forward()
 
     def state_mask(self, state):
         """The recurrent dropout mask; nothing is formed on the way."""
@@ -241,10 +248,11 @@ class SpectralRNNCell(layers.SimpleRNNCell):
 
     def get_recurrent_dropout_mask(self, step_input):
         self._advance = self.transition().forward()
+        self._advance_of = self._get_call_context()
         return super().get_recurrent_dropout_mask(step_input)
 
     def reset_recurrent_dropout_mask(self):
-        self._advance = None
+        self._advance = self._advance_of = None
         super().reset_recurrent_dropout_mask()
 
     def get_initial_state(self, batch_size=None):
@@ -255,10 +263,7 @@ class SpectralRNNCell(layers.SimpleRNNCell):
 
     def get_config(self):
         config = super().get_config()
-        for key in (
-            "recurrent_initializer",
-            "recurrent_constraint",
-        ):
+        for key in ("recurrent_initializer", "recurrent_constraint"):
             del config[key]
         svd = self.recurrent.get_config()
         for key in (
