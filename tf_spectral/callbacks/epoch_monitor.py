@@ -7,13 +7,16 @@ class EpochMonitor(callbacks.Callback):
     """Base of callbacks that measure a model at the end of epochs.
 
     A subclass has `prepare()`, called when training begins, and
-    `measure(epoch)`, which returns the values for the logs. Epoch -1 is the
-    model before its first training.
+    `measure(epoch)`, which returns the values for the logs. The first
+    measurement is of the model as training finds it, at the end of the epoch
+    before the first that runs: -1, or later if training goes on from a backup
+    or with `initial_epoch`.
 
     Args:
-        every: Positive integer `k`: measure at the end of every k-th epoch.
-            In between the logs repeat the last measured values, so that each
-            epoch has every column. Defaults to `1`.
+        every: Positive integer `k`: measure at the end of every k-th epoch,
+            counted from epoch 0 wherever training starts. In between the logs
+            repeat the last measured values, so that each epoch has every
+            column. Defaults to `1`.
 
     Raises:
         ValueError: If `every` is no positive integer.
@@ -27,7 +30,6 @@ class EpochMonitor(callbacks.Callback):
             )
         super().__init__()
         self.every = every
-        self._started = False
         self._logged = None
 
     def prepare(self):
@@ -39,9 +41,11 @@ class EpochMonitor(callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.prepare()
-        if not self._started:
-            self._logged = self.measure(-1)
-            self._started = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not when training begins: a backup may be restored after that.
+        if self._logged is None:
+            self._logged = self.measure(epoch - 1)
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:

@@ -22,7 +22,8 @@ def gradient_norms_over_time(model, x, y, layer=None, loss=None):
     `dL/dh_t` is the total derivative: what an error added to the state `h_t`
     does to the loss, through the output at t and through all later steps. In
     an LSTM or GRU `h` is the output; the carry state has no part of its own.
-    The model runs as at inference, without dropout.
+    The model runs as at inference, without dropout; a stateful layer starts
+    from the state it has, and keeps it.
 
     Args:
         model: Keras model, run as a whole: the layer may be anywhere in it,
@@ -61,7 +62,8 @@ def norms_function(model, x, y, layer, loss):
     x, y = (keras.tree.map_structure(ops.convert_to_tensor, t) for t in (x, y))
     loss_of = _loss_function(model, loss)
     layer = _find_layer(model, layer)
-    shape, dtype = _shape_of_states(model, layer, x)
+    with _kept_states(model):
+        shape, dtype = _shape_of_states(model, layer, x)
 
     def perturbed_loss(errors, x, y):
         loop = _perturbed_loop(layer, errors)
@@ -69,10 +71,14 @@ def norms_function(model, x, y, layer, loss):
             outputs = model(x, training=False)
         return loss_of(x, y, outputs)
 
-    gradient = compiled_gradient(perturbed_loss, model.variables)
+    # Keras does not count the states among a model's variables.
+    variables = [*model.variables, *_states(model)]
+    gradient = compiled_gradient(perturbed_loss, variables)
 
     def norms():
-        g = ops.convert_to_numpy(gradient(ops.zeros(shape, dtype), x, y))
+        with _kept_states(model):
+            g = gradient(ops.zeros(shape, dtype), x, y)
+        g = ops.convert_to_numpy(g)
         return np.sqrt(np.sum(np.square(g.astype("float64")), axis=(0, 2)))
 
     return norms
@@ -129,6 +135,32 @@ def _shape_of_states(model, layer, x):
     return found[0]
 
 
+def _states(model):
+    """The variables that stateful layers of the model keep their states in."""
+    return [
+        variable
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, layers.RNN) and layer.stateful
+        for variable in keras.tree.flatten(layer.states or [])
+    ]
+
+
+@contextlib.contextmanager
+def _kept_states(model):
+    """Puts back what a run of the model changes: states, and metrics."""
+    # On the CPU: some backends write into the tensors of variables.
+    before = {
+        id(v): np.array(ops.convert_to_numpy(v))
+        for v in _states(model) + model.metrics_variables
+    }
+    try:
+        yield
+    finally:
+        for v in _states(model) + model.metrics_variables:
+            # What the run made starts at zero.
+            v.assign(before.get(id(v), ops.zeros(v.shape, v.dtype)))
+
+
 @contextlib.contextmanager
 def _replaced_loop(model, layer, loop):
     """Puts `loop` in the place of the layer's pass through time, once.
@@ -140,6 +172,8 @@ def _replaced_loop(model, layer, loop):
 
     def inner_loop(sequences, initial_state, mask, training=False):
         masks.append(mask)
+        # PyTorch: the layer then writes into its states, before the gradient.
+        initial_state = keras.tree.map_structure(ops.copy, initial_state)
         return loop(sequences, initial_state, mask, training=training)
 
     layer.inner_loop = inner_loop
