@@ -1,0 +1,269 @@
+"""LayerwiseSmoothness: how stiff the loss is in each variable, at most."""
+
+import numpy as np
+from keras import ops
+from keras.saving import register_keras_serializable
+
+from tf_spectral.bounds import reading
+from tf_spectral.bounds.checks import check_record
+from tf_spectral.bounds.exponents import check_norm
+from tf_spectral.bounds.exponents import check_positive
+from tf_spectral.bounds.guess import guess
+from tf_spectral.bounds.propagation import squared_bounds
+from tf_spectral.bounds.report import report
+from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.linalg.norms import induced_norm
+
+
+@register_keras_serializable("tf_spectral")
+class LayerwiseSmoothness:
+    """Bounds `p_i(w)^2` of the Hessian of the loss in each variable alone.
+
+    For every trainable variable `i`, `p_i(w)^2` is at least the largest
+    second derivative of the mean loss along steps of that variable of unit
+    norm, whatever its value: it depends on the norms of other variables
+    only. A step `-rho(g_i) / p_i^2` of one variable lowers the loss by at
+    least `|g_i|^2 / (2 p_i^2)`.
+
+    The record is plain data: it holds no model and no variables, and stays
+    valid while the shapes, the activations and the loss do. Make it with
+    `from_model`. By hand, pass the nodes described in
+    `tf_spectral.bounds.nodes`, in topological order.
+
+    What is assumed: data within `input_norm`; for losses of squares, errors
+    within `residual`; targets in the simplex or in [0, 1] for cross-entropies;
+    sample weights up to `sample_weight_bound`. The clipping of probabilities
+    in Keras' cross-entropies (at 1e-7) is left out.
+
+    Args:
+        nodes: List of dictionaries.
+        shapes: Shapes of the trainable variables, in their order.
+        names: Their names. Defaults to numbers.
+        loss: Dictionary with `kind`, `d1`, `d2`, `residual`, `doubt`.
+        norm: 1, 2 or `"inf"`, the norm on the layers' outputs; weights have
+            the norm that it induces. Defaults to `2`.
+        offset: Positive float, added to every bound; small values make longer
+            steps where the bound is small. Defaults to `1.0`.
+        penalties: List of floats, the Hessians of the regularizers of the
+            variables. Defaults to zeros.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.layers.Input((784,)),
+    ...     keras.layers.Dense(300, activation="tanh"),
+    ...     keras.layers.Dense(10),
+    ... ])
+    >>> loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    >>> smoothness = LayerwiseSmoothness.from_model(model, "inf", loss=loss)
+    >>> p2 = smoothness.squared_bounds(model.trainable_variables)
+    >>> smoothness.needed_norms
+    (2,)
+
+    Reference: Flynn, "The duality structure gradient descent algorithm",
+    proposition 4.3, for general widths, activations, losses and graphs.
+    """
+
+    def __init__(
+        self,
+        nodes,
+        shapes,
+        names=None,
+        loss=None,
+        norm=2,
+        offset=1.0,
+        penalties=None,
+    ):
+        self.norm = check_norm(norm)
+        self.offset = check_positive("offset", offset)
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+        count = len(self.shapes)
+        names = range(count) if names is None else names
+        self.names = tuple(str(name) for name in names)
+        penalties = [0.0] * count if penalties is None else penalties
+        self._penalties = [float(penalty) for penalty in penalties]
+        self._nodes = [dict(node) for node in nodes]
+        self._loss = dict(loss or {})
+        check_record(self._nodes, self._loss, count)
+        read = set()
+        self._evaluate(lambda i: read.add(i) or 1.0)
+        self.needed_norms = tuple(sorted(read))
+
+    @classmethod
+    def from_model(
+        cls,
+        model,
+        norm=2,
+        input_norm=None,
+        residual=None,
+        loss=None,
+        offset=1.0,
+        sample_weight_bound=1.0,
+    ):
+        """The record of a Sequential or Functional model and its loss.
+
+        Layers for which there is no theory (ReLU, normalisation, attention,
+        recurrence, max pooling, layers used twice) are named in one warning.
+        They count as 1-Lipschitz and without curvature, their variables as
+        those of a dense layer; `certified` is then `False`.
+
+        Args:
+            model: Built Sequential or Functional model with one output.
+            norm: 1, 2 or `"inf"`. Defaults to `2`.
+            input_norm: Largest q-norm of an example, as the model reads it: a
+                positive float, a list with one for each input, or a
+                dictionary by input name. Full-batch training may use the root
+                mean square over the examples. Defaults to `n^(1/q)`, right
+                for `n` entries within [-1, 1]; before a `Rescaling` layer
+                that shrinks, for entries that it brings within [-1, 1].
+            residual: Largest error of an output, for losses of squares.
+                Defaults to `1 + max|output|` for targets within [-1, 1], and
+                at least `2.0`, as in the paper. Unbounded outputs need it.
+            loss: Keras loss, or its name, or `"sum_of_squares"`. Defaults to
+                the loss that the model was compiled with.
+            offset: Positive float. Defaults to `1.0`.
+            sample_weight_bound: Largest sample or class weight. Defaults to
+                `1.0`.
+
+        Returns:
+            `LayerwiseSmoothness`.
+
+        Raises:
+            ValueError: If the model is not built, is no graph of layers or has
+                several outputs; if the loss is unknown or does not average
+                over the batch; if outputs are unbounded and the loss is one
+                of squares; if an argument is out of range.
+        """
+        offset = check_positive("offset", offset)
+        record = reading.read_model(
+            model,
+            check_norm(norm),
+            input_norm,
+            residual,
+            loss,
+            check_positive("sample_weight_bound", sample_weight_bound),
+        )
+        smoothness = cls(offset=offset, **record)
+        reading.warn_of_doubts(smoothness.doubts())
+        return smoothness
+
+    @classmethod
+    def from_variables(cls, variables, norm=2):
+        """A guess for a model of which only the variables are known.
+
+        Consecutive variables of one path are a layer, its first variable of
+        rank 2 or more the kernel; without paths, each such variable opens a
+        layer. The layers are taken as a chain with tanh between them, inputs
+        within [-1, 1], logits and softmax cross-entropy at the end. Exact for
+        such dense networks, a heuristic for all others.
+
+        Args:
+            variables: List of trainable variables, in their order.
+            norm: 1, 2 or `"inf"`. Defaults to `2`.
+
+        Returns:
+            `LayerwiseSmoothness` with `certified` false.
+        """
+        return cls(**guess(list(variables), check_norm(norm)))
+
+    @property
+    def certified(self):
+        """Whether every number in the record is a bound."""
+        return not self.doubts()
+
+    def doubts(self):
+        """Pairs of a layer and why its numbers are a heuristic."""
+        found = [
+            (node["layer"], node["doubt"])
+            for node in self._nodes
+            if node["doubt"]
+        ]
+        if self._loss["doubt"]:
+            found.append(("loss", self._loss["doubt"]))
+        return list(dict.fromkeys(found))
+
+    def squared_bounds(self, variables):
+        """`p_i(w)^2` at the variables' values.
+
+        Args:
+            variables: The model's trainable variables, in their order.
+
+        Returns:
+            Tensor `(n,)`, float64 if the variables are, else float32.
+
+        Raises:
+            ValueError: If the variables have other shapes.
+        """
+        variables = list(variables)
+        self.check(variables)
+
+        def read(i):
+            norm = induced_norm(ops.convert_to_tensor(variables[i]), self.norm)
+            return ops.cast(norm, dtype)
+
+        dtypes = {working_dtype(v.dtype) for v in variables}
+        dtype = "float64" if dtypes == {"float64"} else "float32"
+        return ops.convert_to_tensor(self._evaluate(read), dtype)
+
+    def squared_bounds_from_norms(self, norms):
+        """`p_i(w)^2` from norms, or upper bounds of norms, of the variables.
+
+        Args:
+            norms: Floating tensor `(n,)`, or list of `n` scalar tensors. Only
+                the entries in `needed_norms` are read, others may be `None`.
+
+        Returns:
+            Tensor `(n,)`, float64 if the norms are, else float32.
+        """
+        if isinstance(norms, (list, tuple)):
+            sample = [norms[i] for i in self.needed_norms[:1]]
+        else:
+            norms = ops.convert_to_tensor(norms)
+            sample = [norms]
+        dtypes = [working_dtype(ops.convert_to_tensor(x).dtype) for x in sample]
+        dtype = dtypes[0] if dtypes else "float32"
+        result = self._evaluate(lambda i: ops.cast(norms[i], dtype))
+        return ops.convert_to_tensor(result, dtype)
+
+    def check(self, variables):
+        """Raises unless the variables are as many and shaped as recorded."""
+        shapes = tuple(tuple(v.shape) for v in variables)
+        if shapes != self.shapes:
+            received = [
+                f"{getattr(v, 'path', None) or getattr(v, 'name', i)} {shape}"
+                for i, (v, shape) in enumerate(zip(variables, shapes))
+            ]
+            expected = [
+                f"{name} {shape}"
+                for name, shape in zip(self.names, self.shapes)
+            ]
+            raise ValueError(
+                "The smoothness record was made for other variables. "
+                f"Expected {expected}, Received: variables={received}"
+            )
+
+    def report(self):
+        """A table, as a string, of what is assumed of each layer."""
+        return report(
+            self._nodes, self._loss, self.norm, self.offset, self.certified
+        )
+
+    def get_config(self):
+        return {
+            "nodes": [dict(node) for node in self._nodes],
+            "shapes": [list(shape) for shape in self.shapes],
+            "names": list(self.names),
+            "loss": dict(self._loss),
+            "norm": self.norm,
+            "offset": self.offset,
+            "penalties": list(self._penalties),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def _evaluate(self, read):
+        additions = np.array(self._penalties) + self.offset
+        loss = self._loss["d1"], self._loss["d2"]
+        return squared_bounds(self._nodes, loss, additions, self.norm, read)

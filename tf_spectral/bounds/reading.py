@@ -1,0 +1,223 @@
+"""Reads a Keras model and its loss into the arguments of a record."""
+
+import warnings
+
+import keras
+from keras import tree
+
+from tf_spectral.bounds import losses
+from tf_spectral.bounds import rules
+from tf_spectral.bounds.exponents import check_positive
+from tf_spectral.bounds.exponents import root
+from tf_spectral.bounds.graph import is_graph
+from tf_spectral.bounds.graph import walk
+from tf_spectral.bounds.nodes import NodeList
+from tf_spectral.bounds.nodes import size
+from tf_spectral.bounds.regularizers import penalties
+
+
+def read_model(model, q, input_norm, residual, loss, weight_bound):
+    """The arguments of `LayerwiseSmoothness`, but for the offset.
+
+    Args:
+        model: Keras model.
+        q: 1, 2 or `"inf"`.
+        input_norm: As in `LayerwiseSmoothness.from_model`.
+        residual: The same.
+        loss: The same.
+        weight_bound: Positive float, the largest sample weight.
+
+    Returns:
+        Dictionary.
+
+    Raises:
+        ValueError: As in `LayerwiseSmoothness.from_model`.
+    """
+    _check_model(model)
+    loss, loss_weight = _find_loss(model, loss)
+    kind = losses.recognise(loss)
+    variables = model.trainable_variables
+    nodes = NodeList(q, variables)
+    inputs = _read_inputs(nodes, model, input_norm)
+    walk(model, inputs, lambda call: rules.visit(nodes, call))
+    if kind.folded:
+        _fold(nodes.nodes, kind)
+    _start_the_rest(nodes, variables)
+    numbers = penalties(variables, q, nodes.nodes)
+    shape = model.outputs[0].shape[1:]
+    return {
+        "nodes": nodes.nodes,
+        "shapes": [tuple(v.shape) for v in variables],
+        "names": [v.path for v in variables],
+        "loss": _read_loss(
+            kind, nodes, shape, residual, loss_weight * weight_bound
+        ),
+        "norm": q,
+        "penalties": numbers,
+    }
+
+
+def warn_of_doubts(doubts):
+    """One warning that names every layer without a bound."""
+    if doubts:
+        listed = "; ".join(f"{layer}: {why}" for layer, why in doubts)
+        warnings.warn(
+            "The bounds of this model are a heuristic, steps are not "
+            f"certified. Layers without a bound: {listed}",
+            stacklevel=3,
+        )
+
+
+def _check_model(model):
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            "Argument `model` must be built. Expected a model with an Input "
+            f"layer, or called on data once, Received: model={model}"
+        )
+    if not is_graph(model):
+        raise ValueError(
+            "Argument `model` must be a Sequential or Functional model. For "
+            "others use `LayerwiseSmoothness.from_variables` or build the "
+            f"record by hand. Received: model={model}"
+        )
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "Argument `model` must have one output. "
+            f"Received: a model with {len(model.outputs)} outputs"
+        )
+
+
+def _find_loss(model, loss):
+    """The loss, given or compiled, and its weight."""
+    if loss is not None:
+        return loss, 1.0
+    found = [x for x in tree.flatten(getattr(model, "loss", None)) if x]
+    if len(found) != 1:
+        raise ValueError(
+            "Argument `loss` is needed for a model that was not compiled with "
+            f"one loss. Received: loss=None, model.loss={model.loss}"
+        )
+    weights = (model.get_compile_config() or {}).get("loss_weights")
+    weights = [w for w in tree.flatten(weights) if w is not None] or [1.0]
+    return found[0], check_positive("loss_weights", weights[0])
+
+
+def _read_inputs(nodes, model, input_norm):
+    bounds = _input_bounds(model, input_norm)
+    indices = []
+    for tensor, bound in zip(model.inputs, bounds):
+        shape = tuple(tensor.shape[1:])
+        doubt = None
+        if None in shape:
+            doubt = "unknown length, taken as 1"
+        assumed = bound is None
+        if assumed:
+            bound = root(size(shape), nodes.q)
+        index = nodes.input(_name(tensor), shape, bound, doubt)
+        nodes.nodes[index]["assumed"] = assumed
+        indices.append(index)
+    return indices
+
+
+def _name(tensor):
+    return tensor._keras_history.operation.name
+
+
+def _input_bounds(model, input_norm):
+    names = [_name(tensor) for tensor in model.inputs]
+    if isinstance(input_norm, dict):
+        if set(input_norm) != set(names):
+            raise ValueError(
+                "Argument `input_norm` must name every input. "
+                f"Expected {names}, Received: input_norm={input_norm}"
+            )
+        input_norm = [input_norm[name] for name in names]
+    if not isinstance(input_norm, (list, tuple)):
+        input_norm = [input_norm] * len(names)
+    if len(input_norm) != len(names):
+        raise ValueError(
+            "Argument `input_norm` must have one entry for each input. "
+            f"Expected {len(names)}, Received: input_norm={input_norm}"
+        )
+    return [
+        None if bound is None else check_positive("input_norm", bound)
+        for bound in input_norm
+    ]
+
+
+def _fold(nodes, loss):
+    """Drops the last activation: the loss is a function of its input."""
+    last = nodes[-1]
+    if last["kind"] != "activation" or last["label"] != loss.folded:
+        raise ValueError(
+            f"Argument `loss` reads probabilities: {loss.kind} has global "
+            "bounds as a function of the logits only. Expected "
+            f"activation='{loss.folded}' at the end, or a loss with "
+            f"from_logits=True, Received: {last['label']} in layer "
+            f"'{last['layer']}'"
+        )
+    nodes.pop()
+
+
+def _start_the_rest(nodes, variables):
+    """Variables of no layer act on the output, as in an unknown layer."""
+    started = {start[0] for n in nodes.nodes for start in n["starts"]}
+    for i, variable in enumerate(variables):
+        if i not in started:
+            last = nodes.nodes[-1]
+            last["doubt"] = last["doubt"] or "variables of no known layer"
+            nodes.start(len(nodes.nodes) - 1, variable, False, 1.0)
+
+
+def _read_loss(loss, nodes, shape, residual, weight):
+    outputs = (shape[-1] or 1) if shape else 1
+    doubt = loss.doubt
+    if not losses.needs_residual(loss):
+        residual = None
+    else:
+        limit = _largest_entry(nodes.nodes)
+        if residual is None and limit is None:
+            raise ValueError(
+                f"The loss {loss.kind} has no global bounds for unbounded "
+                "outputs. Expected a bounded last activation, a loss such as "
+                "Huber, or the argument `residual` (a heuristic then), "
+                "Received: residual=None"
+            )
+        if residual is None:
+            residual = max(2.0, 1.0 + limit)
+        elif limit is None:
+            doubt = "unbounded outputs, the residual is a guess"
+        residual = check_positive("residual", residual)
+    d1, d2 = losses.loss_constants(
+        loss, nodes.q, outputs, size(shape[:-1]), residual
+    )
+    return {
+        "kind": loss.kind,
+        "d1": weight * d1,
+        "d2": weight * d2,
+        "residual": residual,
+        "doubt": doubt,
+    }
+
+
+def _largest_entry(nodes):
+    """A bound of the entries of the output, or `None`."""
+    largest = []
+    for node in nodes:
+        parents = [largest[p] for p in node["parents"]]
+        largest.append(_entry_bound(node, parents))
+    return largest[-1]
+
+
+def _entry_bound(node, parents):
+    if node.get("supremum") is not None:
+        return node["supremum"]
+    known = parents and None not in parents
+    if not known or node["kind"] in ("affine", "activation"):
+        return None
+    if node["kind"] == "sum":
+        return sum(w * x for w, x in zip(node["weights"], parents))
+    if node["kind"] == "concatenate":
+        return max(parents)
+    # Averages and moves have factors below 1, but not on every entry.
+    return max(1.0, node["factor"]) * parents[0] + node["shift"]
