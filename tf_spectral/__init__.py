@@ -1,11 +1,14 @@
 """Spectral and orthogonal networks for Keras."""
 
+from tf_spectral import bounds
 from tf_spectral import callbacks
 from tf_spectral import datasets
 from tf_spectral import export
 from tf_spectral import initializers
 from tf_spectral import layers
 from tf_spectral import linalg
+from tf_spectral import losses
+from tf_spectral import optimizers
 from tf_spectral import parametrizations
 from tf_spectral import plotting
 from tf_spectral.version import __version__

@@ -2,6 +2,12 @@
 
 from tf_spectral.callbacks.gradient_flow import GradientFlowMonitor
 from tf_spectral.callbacks.gradient_norms import gradient_norms_over_time
+from tf_spectral.callbacks.layer_updates import LayerUpdateCounter
 from tf_spectral.callbacks.spectrum import SpectrumMonitor
 
-__all__ = ["GradientFlowMonitor", "SpectrumMonitor", "gradient_norms_over_time"]
+__all__ = [
+    "GradientFlowMonitor",
+    "LayerUpdateCounter",
+    "SpectrumMonitor",
+    "gradient_norms_over_time",
+]

@@ -3,11 +3,10 @@
 Zhang et al., 2018, Figure 4, left.
 """
 
-import itertools
-
 from keras import ops
 
 from tf_spectral.callbacks.epoch_monitor import EpochMonitor
+from tf_spectral.callbacks.names import short_names
 from tf_spectral.linalg.householder import householder_product
 from tf_spectral.parametrizations.svd import SVD
 
@@ -101,7 +100,7 @@ def spectral_weights(model):
         for suffix, measure in _parametrized(layer):
             paths.append(path + suffix)
             measures.append(measure)
-    return dict(zip(_short_names(paths), measures))
+    return dict(zip(short_names(paths), measures))
 
 
 def _parametrized(layer):
@@ -135,23 +134,3 @@ def _walk(layer, path=(), seen=None):
             seen.add(id(child))
             yield path + (child.name,), child
             yield from _walk(child, path + (child.name,), seen)
-
-
-def _short_names(paths):
-    """The shortest unique beginnings of the paths, numbered if none is."""
-    lengths = [1] * len(paths)
-    while True:
-        names = ["/".join(p[:n]) for p, n in zip(paths, lengths)]
-        longer = [
-            n + (names.count(name) > 1 and n < len(path))
-            for path, name, n in zip(paths, names, lengths)
-        ]
-        if longer == lengths:
-            break
-        lengths = longer
-    unique = []
-    for name in names:
-        numbered = (f"{name}_{i}" for i in itertools.count(1))
-        candidates = itertools.chain([name], numbered)
-        unique.append(next(c for c in candidates if c not in unique))
-    return unique

@@ -1,0 +1,119 @@
+"""What every optimizer here promises: to be a Keras optimizer.
+
+A new optimizer joins by an entry in `OPTIMIZERS`; `test_contract.py` does the
+rest.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from tests.helpers import BACKEND
+from tf_spectral.bounds import LayerwiseSmoothness
+from tf_spectral.optimizers import DSGD
+
+
+class Contender(NamedTuple):
+    """An optimizer under the contract.
+
+    `make(model, **options)` gives one for the model, `learning_rate` being
+    one with which `network()` learns.
+    """
+
+    make: Callable
+    learning_rate: float
+
+
+def dsgd(learning_rate=1.0, certified=False, **fixed):
+    def make(model, **options):
+        options = {"learning_rate": learning_rate, **fixed, **options}
+        if certified:
+            options["smoothness"] = LayerwiseSmoothness.from_model(
+                model, norm=fixed.get("norm", 2), loss=LOSS
+            )
+        return DSGD(**options)
+
+    return Contender(make, learning_rate)
+
+
+OPTIMIZERS = {
+    "dsgd_1": dsgd(norm=1),
+    "dsgd_2": dsgd(norm=2, certified=True),
+    "dsgd_inf": dsgd(norm="inf"),
+    "dsgd_all": dsgd(selection="all", polar_accuracy="fast"),
+    "dsgd_random": dsgd(selection="random", seed=7),
+    "dsgd_sequential": dsgd(selection="sequential", norm="inf"),
+    "dsgd_constant": dsgd(0.05, selection="all", smoothness="constant"),
+    "dsgd_delayed": dsgd(certified=True, norm_refresh=3),
+}
+FEATURES, CLASSES, BATCH = 5, 3, 16
+LOSS = "sparse_categorical_crossentropy"
+
+
+def network(seed=0, dtype=None):
+    """A small smooth network, always the same for a seed."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,), dtype=dtype),
+            keras.layers.Dense(7, "tanh", name="first", dtype=dtype),
+            keras.layers.Dense(6, "sigmoid", name="second", dtype=dtype),
+            keras.layers.Dense(CLASSES, "softmax", name="out", dtype=dtype),
+        ]
+    )
+
+
+def examples(n=64, dtype="float32", seed=0):
+    """Inputs and labels that a linear map gives: they can be learned."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, FEATURES)).astype(dtype)
+    return x, np.argmax(x @ rng.normal(size=(FEATURES, CLASSES)), axis=1)
+
+
+def compiled(contender, model=None, options=(), **compile_options):
+    """The model compiled with a new optimizer of the contender."""
+    model = network() if model is None else model
+    optimizer = contender.make(model, **dict(options))
+    if "run_eagerly" not in compile_options:
+        compile_options.setdefault("jit_compile", False)
+    model.compile(optimizer, LOSS, **compile_options)
+    return model
+
+
+def fitted(model, epochs=2, x=None, y=None, batch=BATCH):
+    """The model after training in the order of the data; the losses."""
+    if x is None:
+        x, y = examples()
+    history = model.fit(
+        x, y, batch_size=batch, epochs=epochs, shuffle=False, verbose=0
+    )
+    return history.history["loss"]
+
+
+def weights_of(model):
+    return [ops.convert_to_numpy(v) for v in model.trainable_variables]
+
+
+def state_of(optimizer):
+    """The optimizer's variables as arrays, a wrapper's inner ones too."""
+    return [ops.convert_to_numpy(v) for v in optimizer.variables]
+
+
+def assert_same(actual, expected, tolerance=0.0):
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected):
+        np.testing.assert_allclose(a, b, rtol=0.0, atol=tolerance)
+
+
+def compile_modes():
+    """Options of `compile` for each way this backend trains."""
+    if BACKEND == "tensorflow":
+        return {
+            "eager": {"run_eagerly": True},
+            "graph": {"jit_compile": False},
+            "xla": {"jit_compile": True},
+        }
+    return {BACKEND: {}}

@@ -1,0 +1,252 @@
+"""All optimizers under the contract of `contract.py`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.helpers import BACKEND
+from tests.optimizers.contract import BATCH
+from tests.optimizers.contract import CLASSES
+from tests.optimizers.contract import LOSS
+from tests.optimizers.contract import OPTIMIZERS
+from tests.optimizers.contract import assert_same
+from tests.optimizers.contract import compile_modes
+from tests.optimizers.contract import compiled
+from tests.optimizers.contract import examples
+from tests.optimizers.contract import fitted
+from tests.optimizers.contract import network
+from tests.optimizers.contract import state_of
+from tests.optimizers.contract import weights_of
+
+ROUNDING = 2e-5
+
+
+@pytest.fixture(params=sorted(OPTIMIZERS))
+def contender(request):
+    return OPTIMIZERS[request.param]
+
+
+def gradients_like(model, value):
+    return [ops.full_like(v, value) for v in model.trainable_variables]
+
+
+def apply(model, gradients):
+    model.optimizer.apply(gradients, model.trainable_variables)
+
+
+def test_learns_alike_in_every_mode(contender):
+    runs = []
+    for options in compile_modes().values():
+        model = compiled(contender, **options)
+        losses = fitted(model, epochs=4)
+        assert losses[-1] < losses[0]
+        runs.append(weights_of(model))
+    for run in runs[1:]:
+        assert_same(run, runs[0], ROUNDING)
+
+
+def test_an_update_step_is_the_sum_of_its_parts(contender):
+    """Two half batches accumulated, or one whole batch."""
+    whole = compiled(contender)
+    fitted(whole, epochs=3)
+    halves = compiled(contender, options={"gradient_accumulation_steps": 2})
+    fitted(halves, epochs=3, batch=BATCH // 2)
+    assert_same(weights_of(halves), weights_of(whole), ROUNDING)
+
+
+def test_loss_scaling_changes_nothing(contender):
+    plain = compiled(contender)
+    fitted(plain)
+    scaled = compiled(contender, options={"loss_scale_factor": 128.0})
+    fitted(scaled)
+    assert_same(weights_of(scaled), weights_of(plain), ROUNDING)
+
+
+def test_several_steps_in_an_execution(contender):
+    one = compiled(contender)
+    fitted(one)
+    several = compiled(contender, steps_per_execution=2)
+    fitted(several)
+    assert_same(weights_of(several), weights_of(one), ROUNDING)
+
+
+def test_schedules_and_whole_numbers_as_learning_rate(contender):
+    rate = contender.learning_rate
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [3], [rate, 0.0]
+    )
+    model = compiled(contender, options={"learning_rate": schedule})
+    fitted(model, epochs=1)
+    before = weights_of(model)
+    fitted(model, epochs=1)
+    assert_same(weights_of(model), before)
+    optimizer = contender.make(network(), learning_rate=1)
+    assert float(ops.convert_to_numpy(optimizer.learning_rate)) == 1.0
+    contender.make(network(), learning_rate=np.float32(0.5))
+
+
+def test_config_round_trip(contender):
+    optimizer = contender.make(network())
+    config = optimizer.get_config()
+    again = type(optimizer).from_config(config)
+    assert again.get_config() == config
+    keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(optimizer)
+    )
+
+
+def test_saved_training_goes_on_bit_for_bit(contender, tmp_path):
+    model = compiled(contender)
+    fitted(model, epochs=1)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(state_of(again.optimizer), state_of(model.optimizer))
+    again.compile(again.optimizer, LOSS, jit_compile=False)
+    fitted(model, epochs=2)
+    fitted(again, epochs=2)
+    assert_same(weights_of(again), weights_of(model))
+    assert_same(state_of(again.optimizer), state_of(model.optimizer))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+def test_checkpointed_training_goes_on_bit_for_bit(contender, tmp_path):
+    import tensorflow as tf
+
+    model = compiled(contender)
+    fitted(model, epochs=1)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    path = checkpoint.write(str(tmp_path / "checkpoint"))
+    again = compiled(contender, network(seed=1))
+    again.optimizer.build(again.trainable_variables)
+    tf.train.Checkpoint(model=again, optimizer=again.optimizer).read(
+        path
+    ).expect_partial()
+    fitted(model, epochs=2)
+    fitted(again, epochs=2)
+    assert_same(weights_of(again), weights_of(model))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(contender, policy):
+    if BACKEND == "torch" and policy == "mixed_float16":
+        pytest.skip("PyTorch has no float16 products on this processor")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = compiled(contender)
+        losses = fitted(model, epochs=4)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert losses[-1] < losses[0]
+    for value in weights_of(model):
+        assert value.dtype == "float32"
+        assert np.isfinite(value).all()
+
+
+def test_float64(contender):
+    model = compiled(contender, network(dtype="float64"))
+    x, y = examples(dtype="float64")
+    losses = fitted(model, 3, x, y)
+    assert losses[-1] < losses[0]
+    for value in weights_of(model):
+        assert value.dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight_decay": 0.01},
+        {"use_ema": True, "ema_momentum": 0.5},
+        {"clipvalue": 0.01},
+        {"global_clipnorm": 0.1},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_every_optimizer(contender, options):
+    plain = compiled(contender)
+    fitted(plain, epochs=1)
+    model = compiled(contender, options=options)
+    fitted(model, epochs=1)
+    assert all(np.isfinite(w).all() for w in weights_of(model))
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(weights_of(model), weights_of(plain))
+    )
+
+
+def test_zero_gradients_change_nothing(contender):
+    model = compiled(contender)
+    before = weights_of(model)
+    for _ in range(3):
+        apply(model, gradients_like(model, 0.0))
+    assert_same(weights_of(model), before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_no_number_is_left_out(contender, value):
+    model = compiled(contender)
+    x, y = examples()
+    fitted(model, epochs=1)
+    before = weights_of(model)
+    gradients = gradients_like(model, 0.1)
+    poison = np.full(gradients[2].shape, 0.1, "float32")
+    poison[0, 1] = value
+    gradients[2] = ops.convert_to_tensor(poison)
+    apply(model, gradients)
+    assert_same(weights_of(model), before)
+    assert int(ops.convert_to_numpy(model.optimizer.skipped_steps)) == 1
+    with pytest.warns(UserWarning, match="NaN"):
+        fitted(model, 1, x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted(model, 1, x, y)
+    assert any(
+        not np.array_equal(a, b) for a, b in zip(weights_of(model), before)
+    )
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_tiny_and_huge_gradients(contender, size):
+    model = compiled(contender)
+    rng = np.random.default_rng(0)
+    apply(
+        model,
+        [
+            ops.convert_to_tensor((size * rng.normal(size=v.shape)), "float32")
+            for v in model.trainable_variables
+        ],
+    )
+    assert all(np.isfinite(w).all() for w in weights_of(model))
+
+
+def test_embeddings(contender):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.layers.Embedding(9, 5),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES, "softmax"),
+        ]
+    )
+    model = compiled(contender, model)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, size=(32, 4))
+    losses = fitted(model, 4, x, x[:, 0] % CLASSES)
+    assert losses[-1] < losses[0]
+
+
+def test_a_variable_without_gradient_is_left_alone(contender):
+    model = compiled(contender)
+    before = weights_of(model)
+    gradients = gradients_like(model, 0.01)
+    gradients[0] = None
+    for _ in range(8):
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            apply(model, gradients)
+    after = weights_of(model)
+    np.testing.assert_array_equal(after[0], before[0])
+    assert any(not np.array_equal(a, b) for a, b in zip(after, before))

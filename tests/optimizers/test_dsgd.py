@@ -1,0 +1,363 @@
+"""DSGD against plain NumPy, and what its theory promises."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests import oracles_norms
+from tests.helpers import BACKEND
+from tests.helpers import assert_close
+from tests.optimizers import contract
+from tf_spectral.bounds import LayerwiseSmoothness
+from tf_spectral.callbacks import LayerUpdateCounter
+from tf_spectral.losses import SumOfSquares
+from tf_spectral.optimizers import DSGD
+from tf_spectral.optimizers import layer_steps
+
+NORMS = (1, 2, "inf")
+DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4}[DTYPE]
+
+
+def network(output="sigmoid", hidden="tanh", dtype=DTYPE, scale=1.0):
+    keras.utils.set_random_seed(4)
+    uniform = keras.initializers.RandomUniform(-scale, scale)
+    options = {
+        "dtype": dtype,
+        "kernel_initializer": uniform,
+        "bias_initializer": uniform,
+    }
+    return keras.Sequential(
+        [
+            keras.Input((4,), dtype=dtype),
+            keras.layers.Dense(6, hidden, name="first", **options),
+            keras.layers.Dense(5, hidden, name="second", **options),
+            keras.layers.Dense(3, output, name="out", **options),
+        ]
+    )
+
+
+def examples(n=40, dtype=DTYPE):
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-1, 1, size=(n, 4)).astype(dtype)
+    labels = np.argmax(x @ rng.normal(size=(4, 3)), axis=1)
+    return x, np.eye(3, dtype=dtype)[labels]
+
+
+def random_gradients(model, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        rng.normal(size=v.shape).astype(DTYPE)
+        for v in model.trainable_variables
+    ]
+
+
+def apply(model, optimizer, gradients):
+    before = contract.weights_of(model)
+    optimizer.apply(
+        [ops.convert_to_tensor(g) for g in gradients],
+        model.trainable_variables,
+    )
+    after = contract.weights_of(model)
+    return [b - a for b, a in zip(before, after)]
+
+
+def moved(steps):
+    return [i for i, step in enumerate(steps) if np.any(step)]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_greedy_moves_the_best_block_by_its_step(norm):
+    model = network()
+    record = LayerwiseSmoothness.from_model(model, norm, loss=SumOfSquares())
+    squared = ops.convert_to_numpy(
+        record.squared_bounds(model.trainable_variables)
+    )
+    for seed in range(6):
+        gradients = random_gradients(model, seed)
+        # One block or another wins.
+        gradients[2 * seed % 6] *= 30.0
+        model = network()
+        optimizer = DSGD(0.5, norm, smoothness=record, polar_accuracy="exact")
+        steps = apply(model, optimizer, gradients)
+        scores = [
+            oracles_norms.dual_norm(g, norm) / np.sqrt(s)
+            for g, s in zip(gradients, squared)
+        ]
+        best = int(np.argmax(scores))
+        assert moved(steps) == [best]
+        expected = oracles_norms.duality_map(gradients[best], norm)
+        assert_close(steps[best], 0.5 * expected / squared[best], TOLERANCE)
+        assert_close(
+            ops.convert_to_numpy(optimizer.local_gradient_norm),
+            max(scores),
+            TOLERANCE,
+        )
+        counts = ops.convert_to_numpy(optimizer.update_counts)
+        assert counts.tolist() == [int(i == best) for i in range(6)]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_all_blocks_move_by_their_own_steps(norm):
+    model = network()
+    gradients = random_gradients(model)
+    optimizer = DSGD(0.5, norm, "all", "constant", polar_accuracy="exact")
+    for step, gradient in zip(apply(model, optimizer, gradients), gradients):
+        expected = oracles_norms.duality_map(gradient, norm)
+        assert_close(step, 0.5 * expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("norm", (2, "inf"))
+def test_sequential_goes_round(norm):
+    model = network()
+    optimizer = DSGD(1.0, norm, "sequential")
+    order = [
+        moved(apply(model, optimizer, random_gradients(model, seed)))
+        for seed in range(8)
+    ]
+    assert order == [[i % 6] for i in range(8)]
+
+
+@pytest.mark.parametrize("norm", (2, "inf"))
+def test_random_draws_each_block_and_repeats_by_seed(norm):
+    def draws(seed):
+        model = network()
+        optimizer = DSGD(1.0, norm, "random", seed=seed)
+        return [
+            moved(apply(model, optimizer, random_gradients(model)))[0]
+            for _ in range(40)
+        ]
+
+    assert draws(1) == draws(1) != draws(2)
+    assert set(draws(1)) == set(range(6))
+
+
+def count_polar_factors(monkeypatch):
+    calls = []
+    compute = layer_steps.polar_and_nuclear
+
+    def counted(x, **options):
+        calls.append(tuple(x.shape))
+        return compute(x, **options)
+
+    monkeypatch.setattr(layer_steps, "polar_and_nuclear", counted)
+    return calls
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX traces both branches")
+def test_only_contenders_get_a_polar_factor(monkeypatch):
+    calls = count_polar_factors(monkeypatch)
+    model = network()
+    gradients = random_gradients(model)
+    for gradient in gradients[:4]:
+        gradient *= 1e-3
+    steps = apply(model, DSGD(smoothness="constant"), gradients)
+    assert moved(steps) == [4]
+    assert calls == [(5, 3)]
+    calls.clear()
+    apply(model, DSGD(selection="sequential"), gradients)
+    assert calls == [(4, 6)]
+
+
+def test_screening_chooses_what_a_full_comparison_chooses():
+    model = network()
+    optimizer = DSGD(1.0, smoothness="constant")
+    for seed in range(20):
+        gradients = random_gradients(model, seed)
+        scores = [oracles_norms.dual_norm(g, 2) for g in gradients]
+        steps = apply(model, optimizer, gradients)
+        assert moved(steps) == [int(np.argmax(scores))]
+
+
+LOSSES = {
+    "squares": (SumOfSquares(), "sigmoid", "sigmoid"),
+    "mean squares": (keras.losses.MeanSquaredError(), "tanh", "tanh"),
+    "softmax": (
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        None,
+        "softplus",
+    ),
+    "folded softmax": (
+        keras.losses.CategoricalCrossentropy(),
+        "softmax",
+        "tanh",
+    ),
+}
+
+
+def descend(loss, output, hidden, updates, x=None, **options):
+    """Losses and local gradient norms of full-batch descent."""
+    model = network(output, hidden)
+    data = examples()
+    model.compile(loss=loss)
+    norm = options.pop("norm", 2)
+    record = LayerwiseSmoothness.from_model(
+        model,
+        norm,
+        input_norm=np.max(np.linalg.norm(data[0], ord=float(norm), axis=1)),
+    )
+    assert record.certified
+    optimizer = DSGD(1.0, norm, smoothness=record, **options)
+    model.compile(optimizer, loss, jit_compile=False)
+    losses, norms = [], []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            losses.append(logs["loss"])
+            norms.append(
+                float(ops.convert_to_numpy(optimizer.local_gradient_norm))
+            )
+
+    model.fit(
+        *data,
+        batch_size=len(data[0]),
+        epochs=updates,
+        verbose=0,
+        callbacks=[Watch()],
+    )
+    final = model.evaluate(*data, batch_size=len(data[0]), verbose=0)
+    return np.array(losses + [final]), np.array(norms), model
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_each_step_gains_what_is_certified(name, norm):
+    losses, norms, _ = descend(*LOSSES[name], 60, norm=norm)
+    check_certificate(losses, norms)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm_refresh": 7},
+        {"norm_refresh": 7, "norm": "inf"},
+        {"polar_accuracy": "fast"},
+        {"polar_accuracy": "exact"},
+    ],
+    ids=str,
+)
+def test_cheaper_steps_keep_the_certificate(options):
+    losses, norms, _ = descend(*LOSSES["softmax"], 60, **options)
+    check_certificate(losses, norms)
+
+
+def check_certificate(losses, norms):
+    """Theorem 4.8: each step's decrease, and the sum of all of them."""
+    rounding = 1e-6 if DTYPE == "float64" else 1e-5
+    gains = losses[:-1] - losses[1:]
+    assert np.all(gains >= norms**2 / 2 - rounding * losses[0])
+    steps = np.arange(1, len(norms) + 1)
+    least = np.minimum.accumulate(norms**2)
+    assert np.all(least <= 2 * losses[0] / steps)
+    assert losses[-1] < losses[0]
+
+
+def test_followed_norms_stay_above_the_true_ones():
+    for norm in NORMS:
+        _, _, model = descend(
+            *LOSSES["softmax"], 11, norm=norm, norm_refresh=50
+        )
+        bounds = ops.convert_to_numpy(model.optimizer._norm_bounds)
+        needed = model.optimizer.smoothness.needed_norms
+        assert needed
+        for i in needed:
+            weight = ops.convert_to_numpy(model.trainable_variables[i])
+            true = (
+                np.linalg.norm(weight, float(norm))
+                if weight.ndim == 1
+                else np.linalg.norm(weight.T, float(norm))
+            )
+            assert bounds[i] >= true * (1 - 1e-6)
+            assert bounds[i] > 0
+
+
+def test_guesses_without_a_record():
+    model = network()
+    x, y = examples()
+    model.compile(DSGD(), "mse", jit_compile=False)
+    losses = model.fit(x, y, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    model = network()
+    model.compile("tf_spectral>DSGD", "mse")
+    assert isinstance(model.optimizer, DSGD)
+
+
+def test_layer_update_counter():
+    model = network()
+    x, y = examples()
+    model.compile(DSGD(norm=2), "mse")
+    counter = LayerUpdateCounter()
+    logs = model.fit(
+        x, y, batch_size=10, epochs=3, verbose=0, callbacks=[counter]
+    ).history
+    names = [
+        f"updates/{layer}/{weight}"
+        for layer in ("first", "second", "out")
+        for weight in ("kernel", "bias")
+    ]
+    assert set(names) <= set(logs)
+    for epoch in range(3):
+        assert sum(logs[name][epoch] for name in names) == 4
+    assert logs["skipped_steps"] == [0, 0, 0]
+    assert all(value > 0 for value in logs["local_gradient_norm"])
+    assert counter.history["epoch"] == [-1, 0, 1, 2]
+
+
+def test_layer_update_counter_wants_dsgd():
+    model = network()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="Expected optimizer=DSGD"):
+        model.fit(*examples(), verbose=0, callbacks=[LayerUpdateCounter()])
+
+
+@pytest.mark.parametrize(
+    "options,match",
+    [
+        ({"norm": 3}, "norm"),
+        ({"norm": True}, "norm"),
+        ({"norm": "2"}, "norm"),
+        ({"selection": "best"}, "selection"),
+        ({"polar_accuracy": 0.9}, "polar_accuracy"),
+        ({"smoothness": "smooth"}, "smoothness"),
+        ({"norm_refresh": 0}, "norm_refresh"),
+        ({"norm_refresh": 2.0}, "norm_refresh"),
+        ({"clipnorm": 1.0}, "clipnorm"),
+        (
+            {"norm_refresh": 2, "use_ema": True, "ema_overwrite_frequency": 3},
+            "ema_overwrite_frequency",
+        ),
+    ],
+)
+def test_errors(options, match):
+    with pytest.raises(ValueError, match=match):
+        DSGD(**options)
+
+
+def test_a_record_of_another_norm_or_model_is_refused():
+    record = LayerwiseSmoothness.from_model(network(), 1, loss=SumOfSquares())
+    with pytest.raises(ValueError, match="norm"):
+        DSGD(norm=2, smoothness=record)
+    other = contract.network()
+    before = contract.weights_of(other)
+    other.compile(DSGD(norm=1, smoothness=record), contract.LOSS)
+    with pytest.raises(ValueError, match=r"\(4, 6\)(.|\n)*\(5, 7\)"):
+        contract.fitted(other)
+    contract.assert_same(contract.weights_of(other), before)
+
+
+def test_followed_norms_refuse_constraints():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, kernel_constraint="unit_norm", name="out"),
+        ]
+    )
+    with pytest.raises(ValueError, match="constraint"):
+        DSGD(norm_refresh=2).build(model.trainable_variables)
+
+
+def test_clipnorm_is_allowed_where_nothing_competes():
+    model = network()
+    optimizer = DSGD(0.1, selection="all", clipnorm=1e-3)
+    apply(model, optimizer, random_gradients(model))

@@ -1,0 +1,285 @@
+"""DSGD: duality structure gradient descent, steps that theory certifies."""
+
+import random
+import warnings
+
+import keras
+from keras import backend
+from keras import ops
+
+from tf_spectral.bounds.layerwise import LayerwiseSmoothness
+from tf_spectral.linalg.norms import NORMS
+from tf_spectral.linalg.norms import duality_map
+from tf_spectral.linalg.norms import induced_norm
+from tf_spectral.optimizers import checks
+from tf_spectral.optimizers.iteration_seed import IterationSeed
+from tf_spectral.optimizers.joint import JointOptimizer
+from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
+from tf_spectral.optimizers.layer_steps import all_finite
+from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
+from tf_spectral.optimizers.layer_steps import greedy_spectral_steps
+from tf_spectral.optimizers.layer_steps import one_of
+from tf_spectral.optimizers.layer_steps import sparse_steps
+
+SELECTIONS = ("greedy", "all", "random", "sequential")
+
+
+@keras.saving.register_keras_serializable("tf_spectral")
+class DSGD(JointOptimizer):
+    """Layer-wise greedy descent with certified step sizes.
+
+    Each kernel, bias or other weight of the network is a block `i` with a
+    norm of its own. A step measures each block's gradient in the dual norm,
+    divides by `p_i`, the root of a bound on the curvature of the loss in that
+    block, and moves the one block with the largest quotient by
+
+        w_i <- w_i - learning_rate / p_i^2 * duality_map(gradient_i)
+
+    With the full gradient, `learning_rate=1`, smooth activations and a
+    `smoothness` read from the model, the loss falls at each step by at least
+    half the square of that quotient: no learning rate is to be tuned.
+
+    Args:
+        learning_rate: Float, a schedule, or a callable: the theory's step is
+            `1.0`, anything in (0, 2) descends. Defaults to `1.0`.
+        norm: `1`, `2` or `"inf"`: layers are measured in the norm that this
+            vector norm induces. Steps are sparse for `1` and `"inf"`, for `2`
+            they are polar factors of gradients. Defaults to `2`.
+        selection: `"greedy"` moves the block that is sure to gain most,
+            `"all"` moves every block by its own step (the paper's DSGD_ALL;
+            not certified), `"random"` one block at random, `"sequential"` one
+            after another. Defaults to `"greedy"`.
+        smoothness: `tf_spectral.bounds.LayerwiseSmoothness`, best
+            `LayerwiseSmoothness.from_model(model)`, which makes the steps
+            certified. `None` guesses one from the shapes of the variables:
+            tanh-like layers in a chain, cross-entropy. `"constant"` takes
+            `p_i = 1`: with `selection="all"` the normed SGD of the paper.
+            Defaults to `None`.
+        polar_accuracy: `"standard"`, `"fast"` or `"exact"`; for `norm=2`, how
+            well the polar factor is computed: at least 0.99, at least 0.85,
+            or all of the nuclear norm (by singular value decomposition,
+            slow). Steps are certified with each. Defaults to `"standard"`.
+        norm_refresh: Positive integer `k`: norms of weights, which the bounds
+            need, are computed at every k-th step, and in between bounded by
+            the known lengths of the steps; still certified. Defaults to `1`.
+        seed: Integer, for `selection="random"`. Defaults to a random one.
+        **kwargs: Those of every Keras optimizer. `clipnorm` is refused with
+            greedy selection: it makes all norms equal and the choice one of
+            rounding. `weight_decay`, `clipvalue` and `global_clipnorm` work
+            but are outside the certificate.
+
+    Attributes:
+        update_counts: Variable `(n,)`, how often each block was moved.
+        local_gradient_norm: Variable, `max_i ||gradient_i||_* / p_i` at the
+            last step (of the moved block alone for `"random"` and
+            `"sequential"`): the quantity whose square the theory bounds.
+        skipped_steps: Variable, how many steps met a gradient with NaN or Inf.
+            Such a step changes no weight; a warning follows.
+
+    Raises:
+        ValueError: If an argument is not among the named, and when the
+            optimizer is built if `smoothness` was made for variables of other
+            shapes or with another norm.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), Dense(8, "tanh"), Dense(3, "softmax")]
+    ... )
+    >>> model.compile(DSGD(), "sparse_categorical_crossentropy")
+    >>> smoothness = LayerwiseSmoothness.from_model(model)
+    >>> model.compile(
+    ...     DSGD(smoothness=smoothness), "sparse_categorical_crossentropy"
+    ... )
+
+    Reference: Flynn, "The duality structure gradient descent algorithm:
+    analysis and applications to neural networks", 2017, Algorithm 4.1.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        norm=2,
+        selection="greedy",
+        smoothness=None,
+        polar_accuracy="standard",
+        norm_refresh=1,
+        seed=None,
+        name="dsgd",
+        **kwargs,
+    ):
+        checks.check_among("norm", norm, NORMS)
+        checks.check_among("selection", selection, SELECTIONS)
+        checks.check_among("polar_accuracy", polar_accuracy, POLAR_ACCURACIES)
+        checks.check_smoothness(smoothness, norm)
+        checks.check_norm_refresh(norm_refresh, kwargs)
+        if selection == "greedy" and kwargs.get("clipnorm"):
+            raise ValueError(
+                "`clipnorm` gives all gradients the same norm, and greedy "
+                "selection compares them. Expected clipnorm=None or "
+                'selection="all", or `global_clipnorm`, Received: '
+                f"clipnorm={kwargs['clipnorm']}"
+            )
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.norm = norm
+        self.selection = selection
+        self.smoothness = smoothness
+        self.polar_accuracy = polar_accuracy
+        self.norm_refresh = norm_refresh
+        self.seed = random.randrange(2**31) if seed is None else seed
+        self._warned_of_skipped = 0
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        variables = self._trainable_variables
+        self._bounds = self._make_bounds(variables)
+        dtypes = {backend.standardize_dtype(v.dtype) for v in variables}
+        self._dtype = "float64" if dtypes == {"float64"} else "float32"
+        shape = (len(variables),)
+        self._scales = self._add("scales", shape, self._dtype)
+        self.local_gradient_norm = self._add(
+            "local_gradient_norm", (), self._dtype
+        )
+        self.update_counts = self._add("update_counts", shape, "int32")
+        self.skipped_steps = self._add("skipped_steps", (), "int32")
+        if self.norm_refresh > 1:
+            checks.check_kept_norms(variables)
+            self._norm_bounds = self._add("norm_bounds", shape, self._dtype)
+        self._seed = IterationSeed(self.seed, self._iterations)
+
+    def _add(self, name, shape, dtype):
+        return self.add_variable(
+            shape, dtype=dtype, aggregation="only_first_replica", name=name
+        )
+
+    def _make_bounds(self, variables):
+        if self.smoothness == "constant":
+            return None
+        if self.smoothness is None:
+            return LayerwiseSmoothness.from_variables(variables, self.norm)
+        self.smoothness.check(variables)
+        return self.smoothness
+
+    def joint_step(self, gradients, variables, learning_rate):
+        places = [self._get_variable_index(v) for v in variables]
+        blocks = [None] * len(self._trainable_variables)
+        for place, gradient in zip(places, gradients):
+            blocks[place] = gradient
+        norms = self._weight_norms()
+        squared = self._squared_bounds(norms)
+        chosen, steps = self._choose(blocks, squared)
+        finite = all_finite(gradients)
+        moved = ops.logical_and(chosen, finite)
+        zeros = ops.zeros_like(squared)
+        duals = ops.where(moved, ops.stack(steps.dual_norms), zeros)
+        factors = ops.where(moved, ops.stack(steps.factors), zeros)
+        self._scales.assign(factors / squared)
+        self.local_gradient_norm.assign(ops.max(duals / ops.sqrt(squared)))
+        self.update_counts.assign_add(ops.cast(moved, "int32"))
+        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
+        if self.norm_refresh > 1:
+            rate = ops.cast(learning_rate, self._dtype)
+            self._norm_bounds.assign(norms + rate * duals / squared)
+        return [steps.directions[place] for place in places]
+
+    def update_step(self, gradient, variable, learning_rate):
+        place = self._get_variable_index(variable)
+        scale = ops.convert_to_tensor(self._scales)[place]
+
+        def update():
+            step = (
+                gradient if self.norm == 2 else duality_map(gradient, self.norm)
+            )
+            rate = ops.cast(learning_rate, self._dtype) * scale
+            return ops.cast(rate, step.dtype) * step
+
+        self.assign_sub_if(scale > 0, variable, update)
+
+    def _choose(self, blocks, squared):
+        """The mask of blocks to move, and what is known of all of them."""
+        dtype, n = self._dtype, len(blocks)
+        if self.selection == "greedy":
+            roots = ops.sqrt(squared)
+            if self.norm == 2:
+                steps = greedy_spectral_steps(
+                    blocks, ops.unstack(roots), self.polar_accuracy, dtype
+                )
+            else:
+                steps = sparse_steps(blocks, self.norm, dtype)
+            scores = ops.stack(steps.dual_norms) / roots
+            return one_of(n, ops.argmax(scores)), steps
+        if self.selection == "all":
+            chosen = ops.ones((n,), dtype="bool")
+        elif self.selection == "random":
+            chosen = one_of(n, keras.random.randint((), 0, n, seed=self._seed))
+        else:
+            chosen = one_of(n, self.iterations % n)
+        if self.norm == 2:
+            return chosen, chosen_spectral_steps(
+                blocks, chosen, self.polar_accuracy, dtype
+            )
+        return chosen, sparse_steps(blocks, self.norm, dtype)
+
+    def _weight_norms(self):
+        """Upper bounds of the norms that the `p_i` depend on, or `None`."""
+        if self._bounds is None or not self._bounds.needed_norms:
+            return None
+        if self.norm_refresh == 1:
+            return self._computed_norms()
+        return ops.cond(
+            ops.equal(self.iterations % self.norm_refresh, 0),
+            self._computed_norms,
+            lambda: ops.convert_to_tensor(self._norm_bounds),
+        )
+
+    def _computed_norms(self):
+        norms = [
+            ops.cast(induced_norm(v, self.norm), self._dtype)
+            if i in self._bounds.needed_norms
+            else ops.zeros((), self._dtype)
+            for i, v in enumerate(self._trainable_variables)
+        ]
+        return ops.stack(norms)
+
+    def _squared_bounds(self, norms):
+        n = len(self._trainable_variables)
+        if self._bounds is None:
+            return ops.ones((n,), self._dtype)
+        squared = self._bounds.squared_bounds_from_norms(norms)
+        return ops.cast(squared, self._dtype)
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        skipped = int(ops.convert_to_numpy(self.skipped_steps))
+        if skipped > self._warned_of_skipped:
+            warnings.warn(
+                f"{self.name} left out {skipped} steps whose gradients had "
+                "NaN or Inf; the weights are as if they had not been.",
+                stacklevel=2,
+            )
+            self._warned_of_skipped = skipped
+
+    def get_config(self):
+        smoothness = self.smoothness
+        if isinstance(smoothness, LayerwiseSmoothness):
+            smoothness = keras.saving.serialize_keras_object(smoothness)
+        return {
+            **super().get_config(),
+            "norm": self.norm,
+            "selection": self.selection,
+            "smoothness": smoothness,
+            "polar_accuracy": self.polar_accuracy,
+            "norm_refresh": self.norm_refresh,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if isinstance(config.get("smoothness"), dict):
+            config["smoothness"] = keras.saving.deserialize_keras_object(
+                config["smoothness"], custom_objects
+            )
+        return super().from_config(config, custom_objects)
