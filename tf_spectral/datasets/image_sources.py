@@ -1,4 +1,4 @@
-"""Labelled grey images, as they come from the packages that hold them."""
+"""Labelled images, as they come from the packages that hold them."""
 
 import importlib
 import os
@@ -8,13 +8,15 @@ from tf_spectral.datasets.arguments import check_choice
 
 TFDS_NAMES = ("mnist", "fashion_mnist")
 NAMES = ("digits",) + TFDS_NAMES
+COLOR_NAMES = ("cifar10", "svhn_cropped")
 
 
-def load_images(name, data_dir=None):
-    """Loads a set of labelled grey images.
+def load_images(name, data_dir=None, names=NAMES):
+    """Loads a set of labelled images.
 
-    The 1797 `"digits"` of 8 x 8 pixels come with scikit-learn. The sets
-    `"mnist"` and `"fashion_mnist"`, 28 x 28, come from TensorFlow Datasets,
+    The 1797 `"digits"` of 8 x 8 grey pixels come with scikit-learn. The sets
+    `"mnist"` and `"fashion_mnist"`, 28 x 28 and grey, and `"cifar10"` and
+    `"svhn_cropped"`, 32 x 32 and coloured, come from TensorFlow Datasets,
     which looks for them
 
     1.  in `data_dir`, if it is given; nothing is downloaded then,
@@ -23,16 +25,19 @@ def load_images(name, data_dir=None):
     3.  in its own default folder, to which it downloads the set if need be.
 
     Args:
-        name: `"digits"`, `"mnist"` or `"fashion_mnist"`.
+        name: One of `names`.
         data_dir: A folder of TensorFlow Datasets, the one that holds the
             folder `<name>/<version>`. `"digits"` has no use for it. Defaults
             to `None`.
+        names: Tuple of the names that the caller can deal with. Defaults to
+            `NAMES`, the grey ones.
 
     Returns:
         A pair of pairs `(train_images, train_labels), (test_images,
-        test_labels)` of `uint8` arrays of shape `(n, rows, columns)` and
-        `int32` arrays of shape `(n,)`. The images of `"digits"` are 0 to 16,
-        have no test part, and the second pair is `None` for them.
+        test_labels)` of `uint8` arrays of shape `(n, rows, columns)`, or
+        `(n, rows, columns, 3)` for the coloured sets, and `int32` arrays of
+        shape `(n,)`. The images of `"digits"` are 0 to 16, have no test part,
+        and the second pair is `None` for them.
 
     Raises:
         ValueError: If `name` is not known or `data_dir` does not hold it.
@@ -44,7 +49,7 @@ def load_images(name, data_dir=None):
     >>> images.shape
     (1797, 8, 8)
     """
-    check_choice("name", name, NAMES)
+    check_choice("name", name, names)
     if name == "digits":
         return _load_digits(), None
     folder, download = _resolve_folder(name, data_dir)
@@ -60,9 +65,14 @@ def load_images(name, data_dir=None):
         )
     )
     train, test = (
-        (images[..., 0], labels.astype("int32")) for images, labels in parts
+        (_without_grey_axis(images), labels.astype("int32"))
+        for images, labels in parts
     )
     return train, test
+
+
+def _without_grey_axis(images):
+    return images[..., 0] if images.shape[-1] == 1 else images
 
 
 def _load_digits():

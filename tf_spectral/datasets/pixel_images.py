@@ -82,7 +82,7 @@ def pixel_images(
     """
     check_integer("seed", seed, minimum=0)
     check_integer("pixels_per_step", pixels_per_step, minimum=1)
-    _check_split(validation_split)
+    check_split(validation_split)
     images, test = load_images(name, data_dir)
     pixels = images[0][0].size
     if pixels % pixels_per_step:
@@ -142,7 +142,19 @@ def _to_sequences(images, order, white, pixels_per_step):
     )
 
 
-def _check_split(validation_split):
+def check_split(validation_split):
+    """Raises unless a share of the examples can be set apart.
+
+    Args:
+        validation_split: What the caller passed.
+
+    Raises:
+        ValueError: If it is no number, negative, or 1 or more.
+
+    Example:
+
+    >>> check_split(0.1)
+    """
     is_number = isinstance(validation_split, numbers.Real)
     if not is_number or not 0 <= validation_split < 1:
         raise ValueError(

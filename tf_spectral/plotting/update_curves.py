@@ -1,0 +1,62 @@
+"""A metric over updates or epochs, for several runs."""
+
+from tf_spectral.plotting.canvas import colors
+from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import new_figure
+from tf_spectral.plotting.positions import labelled_logs
+from tf_spectral.plotting.positions import points
+from tf_spectral.plotting.positions import positions
+
+
+def update_curves(
+    logs, metric="loss", log_scale=False, title=None, ylabel=None, dashed=()
+):
+    """Draws one column of several logs, a curve for each.
+
+    `learning_curves` is for training beside validation; here a curve is a
+    run, as in the comparisons of optimizers.
+
+    Args:
+        logs: Dict of label -> log: the path of a CSV file or a dict of
+            columns. The horizontal axis is the column `"update"` where there
+            is one, and else the epoch.
+        metric: Name of a column. Rows without a number in it are left out.
+            Defaults to `"loss"`.
+        log_scale: Whether the vertical axis is logarithmic. Defaults to
+            `False`.
+        title: Title of the figure. `None` makes one from `metric`.
+        ylabel: Name of the vertical axis. `None` takes `metric`.
+        dashed: Labels of the curves to draw in dashes. Defaults to none.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If `logs` holds nothing, or a log without numbers in the
+            column.
+        ImportError: If matplotlib is not installed.
+
+    Example:
+
+    >>> figure = tf_spectral.plotting.update_curves(
+    ...     {"DSGD": "dsgd.csv", "RANDOM": "random.csv"}, log_scale=True
+    ... )
+    >>> figure.savefig("loss.png")
+
+    Reference: Flynn, "The duality structure gradient descent algorithm:
+    analysis and applications to neural networks", 2017, figures 2, 4, 5, 7.
+    """
+    logs = labelled_logs(logs)
+    curves = {label: points(log, metric) for label, log in logs.items()}
+    axis = positions(next(iter(logs.values())))[0]
+    name = metric.replace("_", " ").capitalize()
+    figure, axes = new_figure(
+        title or f"{name} over {axis.lower()}s", axis, ylabel or name
+    )
+    palette = colors(len(curves))
+    for color, (label, (x, y)) in zip(palette, curves.items(), strict=True):
+        draw_line(axes, x, y, color, label, "--" if label in dashed else "-")
+    if log_scale:
+        axes.set_yscale("log", nonpositive="mask")
+    axes.legend()
+    return figure
