@@ -12,7 +12,7 @@ from tests.helpers import BACKEND
 
 # In a process of its own: devices are made before TensorFlow starts, and many
 # strategies in one process spoil each other.
-SCRIPT = """
+START = """
 import contextlib
 import json
 import sys
@@ -21,30 +21,21 @@ import numpy as np
 import tensorflow as tf
 
 import keras
-from tf_spectral.layers import SpectralRNN
+import tf_spectral
 
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(
     cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-rng = np.random.default_rng(0)
-x = rng.normal(size=(8, 5, 2)).astype("float32")
-y = x[:, 1, :1] * x[:, 3, 1:]
+mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert mirrored.num_replicas_in_sync == 2
 
 
-def train(strategy):
+def train(strategy, make_model, x, y):
     keras.utils.set_random_seed(3)
     scope = strategy.scope() if strategy else contextlib.nullcontext()
     with scope:
-        model = keras.Sequential(
-            [
-                keras.Input((None, 2)),
-                SpectralRNN(8, 1, sigma_mode="clip", return_sequences=True),
-                SpectralRNN(6, activation="modrelu", form="dense"),
-                keras.layers.Dense(1),
-            ]
-        )
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+        model = make_model()
     losses = model.fit(
         x, y, batch_size=4, epochs=5, shuffle=False, verbose=0
     ).history["loss"]
@@ -52,27 +43,84 @@ def train(strategy):
     return {"losses": losses, "weights": weights.tolist()}
 
 
-devices = ["CPU:0", "CPU:1"]
-mirrored = tf.distribute.MirroredStrategy(devices)
-assert mirrored.num_replicas_in_sync == 2
-print(json.dumps([train(None), train(mirrored)]))
+def compare(make_model, x, y):
+    return [train(strategy, make_model, x, y) for strategy in (None, mirrored)]
+
+
+rng = np.random.default_rng(0)
+"""
+
+SPECTRAL_RNN = """
+from tf_spectral.layers import SpectralRNN
+
+
+def make_model():
+    model = keras.Sequential(
+        [
+            keras.Input((None, 2)),
+            SpectralRNN(8, 1, sigma_mode="clip", return_sequences=True),
+            SpectralRNN(6, activation="modrelu", form="dense"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    return model
+
+
+x = rng.normal(size=(8, 5, 2)).astype("float32")
+print(json.dumps([compare(make_model, x, x[:, 1, :1] * x[:, 3, 1:])]))
+"""
+
+DSGD = """
+from tf_spectral.optimizers import DSGD
+
+
+def maker(**options):
+    def make_model():
+        model = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(5, "tanh"),
+                keras.layers.Dense(2, "sigmoid"),
+            ]
+        )
+        model.compile(DSGD(**options), "mse")
+        return model
+
+    return make_model
+
+
+x = rng.normal(size=(8, 3)).astype("float32")
+y = (x[:, :2] > 0).astype("float32")
+options = [
+    {"norm": 1},
+    {"norm": 2},
+    {"norm": "inf", "norm_refresh": 3},
+    {"selection": "all", "polar_accuracy": "fast"},
+    {"selection": "random", "seed": 5},
+    {"selection": "sequential", "norm": "inf"},
+]
+print(json.dumps([compare(maker(**o), x, y) for o in options]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
-def test_two_replicas_equal_one_device():
+@pytest.mark.parametrize(
+    "script", [SPECTRAL_RNN, DSGD], ids=["spectral_rnn", "dsgd"]
+)
+def test_two_replicas_equal_one_device(script):
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", START + script],
         capture_output=True,
         env=environment,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = json.loads(done.stdout.strip().splitlines()[-1])
-    assert one["losses"][-1] < one["losses"][0]
-    assert np.allclose(one["losses"], two["losses"], rtol=1e-4, atol=0.0)
-    assert np.allclose(one["weights"], two["weights"], rtol=0.0, atol=1e-4)
+    for one, two in json.loads(done.stdout.strip().splitlines()[-1]):
+        assert one["losses"][-1] < one["losses"][0]
+        assert np.allclose(one["losses"], two["losses"], rtol=1e-4, atol=0.0)
+        assert np.allclose(one["weights"], two["weights"], rtol=0.0, atol=1e-4)
