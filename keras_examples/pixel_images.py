@@ -42,9 +42,9 @@ DEFAULTS = {
     "mnist": {
         "batch": 128,
         "epochs": 30,
-        "learning_rate": 1e-3,
-        "reflector_scale": 0.1,
-        "input_scale": 0.4,
+        "learning_rate": 2e-3,
+        "reflector_scale": 0.06,
+        "input_scale": 0.1,
         "sigma_radius": 0.01,
     },
 }
