@@ -1,0 +1,207 @@
+"""Geometry of orthogonal matrices, in the orientation of Keras.
+
+A kernel `w` acts on rows, `x -> x w`; it is the transpose of the matrix in
+the papers. Square kernels are orthogonal, tall ones have orthonormal columns
+and wide ones orthonormal rows (the Stiefel manifold).
+"""
+
+import math
+
+from keras import ops
+
+from tf_spectral.linalg.checks import check_rank
+from tf_spectral.linalg.orthogonalization import nearest_orthogonal
+from tf_spectral.linalg.orthogonalization import orthogonality_error
+from tf_spectral.linalg.orthogonalization import reorthogonalize
+
+__all__ = [
+    "nearest_orthogonal",
+    "orthogonality_error",
+    "partial_derivative",
+    "reorthogonalize",
+    "riemannian_gradient",
+    "skew_gradient",
+    "skew_part",
+    "tangent_projection",
+]
+
+
+def skew_part(a):
+    """The skew part `(a - a^T) / 2` of a square matrix.
+
+    Args:
+        a: Floating tensor `(d, d)`.
+
+    Returns:
+        Tensor of the shape and dtype of `a`.
+
+    Raises:
+        ValueError: If `a` is not a square floating matrix.
+
+    Example:
+
+    >>> keras.ops.convert_to_numpy(skew_part([[1.0, 4.0], [0.0, 1.0]])).tolist()
+    [[0.0, 2.0], [-2.0, 0.0]]
+    """
+    a = check_rank("a", a, 2)
+    _check_square("a", a)
+    return (a - ops.transpose(a)) / 2
+
+
+def skew_gradient(r, g):
+    """`S = r g^T - g r^T`, the gradient seen from the orthogonal group.
+
+    `S / 2` in the frame of `r` is the Riemannian gradient, and
+    `S_jl / sqrt(2)` the partial derivative along the rotation of rows `j` and
+    `l`. One product and its transpose.
+
+    Args:
+        r: Floating orthogonal tensor `(d, d)`.
+        g: Floating tensor `(d, d)`, the Euclidean gradient.
+
+    Returns:
+        Tensor `(d, d)`, skew to the last bit.
+
+    Raises:
+        ValueError: If an argument is not a square floating matrix, or if
+            their shapes differ.
+
+    Example:
+
+    >>> s = skew_gradient([[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [-1.0, 0.0]])
+    >>> keras.ops.convert_to_numpy(s).tolist()
+    [[0.0, -3.0], [3.0, 0.0]]
+
+    Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
+    for recurrent neural network training", 2022, transposed.
+    """
+    r, g = _check_pair("r", r, "g", g)
+    _check_square("r", r)
+    product = r @ ops.transpose(g)
+    return product - ops.transpose(product)
+
+
+def partial_derivative(r, g, j, l):  # noqa: E741 (the letters of the paper)
+    """The derivative `S_jl / sqrt(2)` along the rotation of rows `j` and `l`.
+
+    Two dot products of rows, never the product `r g^T`.
+
+    Args:
+        r: Floating orthogonal tensor `(d, d)`.
+        g: Floating tensor `(d, d)`, the Euclidean gradient.
+        j: Integer, or integer tensor `(k,)`.
+        l: As `j`.
+
+    Returns:
+        Scalar tensor, or `(k,)`.
+
+    Raises:
+        ValueError: As `skew_gradient`.
+
+    Example:
+
+    >>> g = [[0.0, 2.0], [-1.0, 0.0]]
+    >>> float(partial_derivative([[1.0, 0.0], [0.0, 1.0]], g, 0, 1))
+    -2.1213204860687256
+
+    Reference: Massart and Abrol, 2022.
+    """
+    r, g = _check_pair("r", r, "g", g)
+    _check_square("r", r)
+    rows_j, rows_l = ops.take(r, j, axis=0), ops.take(r, l, axis=0)
+    g_j, g_l = ops.take(g, j, axis=0), ops.take(g, l, axis=0)
+    return ops.sum(rows_j * g_l - g_j * rows_l, axis=-1) / math.sqrt(2)
+
+
+def tangent_projection(w, z):
+    """The tangent vector at `w` nearest to `z`.
+
+    `z - w sym(w^T z)` for a tall `w`, `z - sym(z w^T) w` for another, where
+    `sym` is the symmetric part.
+
+    Args:
+        w: Floating tensor `(p, n)` with orthonormal columns (`p >= n`) or
+            rows (`p <= n`).
+        z: Floating tensor `(p, n)`.
+
+    Returns:
+        Tensor of the shape and dtype of `w`.
+
+    Raises:
+        ValueError: If an argument is not a floating matrix, or if their
+            shapes differ.
+
+    Example:
+
+    >>> z = tangent_projection([[1.0, 0.0], [0.0, 1.0]], [[3.0, 2.0], [0.0, 5.0]])
+    >>> keras.ops.convert_to_numpy(z).tolist()
+    [[0.0, 1.0], [-1.0, 0.0]]
+
+    Reference: Edelman, Arias and Smith, "The geometry of algorithms with
+    orthogonality constraints", 1998.
+    """  # noqa: E501
+    w, z = _check_pair("w", w, "z", z)
+    if w.shape[0] > w.shape[1]:
+        product = ops.transpose(w) @ z
+        return z - w @ ((product + ops.transpose(product)) / 2)
+    product = z @ ops.transpose(w)
+    return z - ((product + ops.transpose(product)) / 2) @ w
+
+
+def riemannian_gradient(w, g, metric="embedded"):
+    """The gradient of a function on the orthogonal or Stiefel manifold.
+
+    For a square `w` it is `-S w / 2` with `S = w g^T - g w^T`
+    (`skew_gradient`); the paper has `W S / 2` for the transpose.
+
+    Args:
+        w: Floating tensor `(p, n)` with orthonormal columns (`p >= n`) or
+            rows (`p <= n`).
+        g: Floating tensor `(p, n)`, the Euclidean gradient.
+        metric: `"embedded"`: the metric of the entries; the gradient is
+            `tangent_projection(w, g)`. `"canonical"`: the metric of the
+            quotient of the orthogonal group; the gradient is
+            `g - w g^T w`. For a square `w` this is twice the former.
+            Defaults to `"embedded"`.
+
+    Returns:
+        Tensor of the shape and dtype of `w`, a tangent vector.
+
+    Raises:
+        ValueError: If an argument is not a floating matrix, if their shapes
+            differ, or if `metric` is unknown.
+
+    Reference: Edelman, Arias and Smith, 1998.
+    """
+    w, g = _check_pair("w", w, "g", g)
+    if metric == "embedded":
+        return tangent_projection(w, g)
+    if metric == "canonical":
+        if w.shape[0] > w.shape[1]:
+            return g - w @ (ops.transpose(g) @ w)
+        return g - (w @ ops.transpose(g)) @ w
+    raise ValueError(
+        "Argument `metric` is unknown. Expected one of ('embedded', "
+        f"'canonical'), Received: metric={metric!r}"
+    )
+
+
+def _check_pair(name, value, other_name, other):
+    """Both as matrices of one shape."""
+    value = check_rank(name, value, 2)
+    other = check_rank(other_name, other, 2)
+    if tuple(value.shape) != tuple(other.shape):
+        raise ValueError(
+            f"Argument `{other_name}` must have the shape of `{name}`. "
+            f"Expected {tuple(value.shape)}, "
+            f"Received: {other_name}.shape={tuple(other.shape)}"
+        )
+    return value, other
+
+
+def _check_square(name, value):
+    if value.shape[0] != value.shape[1]:
+        raise ValueError(
+            f"Argument `{name}` must be a square matrix. Expected shape "
+            f"(d, d), Received: {name}.shape={tuple(value.shape)}"
+        )

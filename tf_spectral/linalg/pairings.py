@@ -1,0 +1,244 @@
+"""Pairs of rows to rotate: drawn, in turn, or the best ones.
+
+Pairs are `(j, l)` with `j < l`. The pairs of one call are disjoint, so their
+rotations commute and are one geodesic step (math 3.3). The number of pairs
+depends on the size alone, never on values.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_spectral.linalg.checks import check_units
+from tf_spectral.linalg.matching import check_scores
+from tf_spectral.linalg.matching import dominant_matching
+
+METHODS = ("greedy", "locally_dominant")
+
+
+def uniform_pair(d, seed):
+    """One pair, each of the `d (d - 1) / 2` equally likely. Constant work.
+
+    Args:
+        d: Integer from 2 to 46340, the number of rows.
+        seed: Integer or `keras.random.SeedGenerator`.
+
+    Returns:
+        Integer tensor `(1, 2)`.
+
+    Raises:
+        ValueError: If `d` is out of range.
+
+    Example:
+
+    >>> keras.ops.convert_to_numpy(uniform_pair(2, seed=0)).tolist()
+    [[0, 1]]
+    """
+    check_units(d)
+    if not 2 <= d <= 46340:
+        raise ValueError(
+            "Argument `d` must be from 2 to 46340, or there is no pair or no "
+            f"32-bit number for each. Received: d={d}"
+        )
+    number = keras.random.randint((), 0, d * (d - 1), dtype="int32", seed=seed)
+    j, l = number // (d - 1), number % (d - 1)  # noqa: E741
+    return _ordered(j[None], (l + ops.cast(l >= j, "int32"))[None])
+
+
+def random_pairs(d, seed, count=None):
+    """Disjoint pairs from a random permutation.
+
+    Every pair is equally likely: with all of them it is in with probability
+    `1 / (d - 1)` if `d` is even, else `1 / d`.
+
+    Args:
+        d: Positive integer, the number of rows.
+        seed: Integer or `keras.random.SeedGenerator`.
+        count: Integer up to `d // 2`, or `None` for `d // 2`. Defaults to
+            `None`.
+
+    Returns:
+        Integer tensor `(count, 2)`.
+
+    Raises:
+        ValueError: If `d` or `count` is out of range.
+
+    Example:
+
+    >>> random_pairs(5, seed=0).shape[0]
+    2
+    """
+    check_units(d)
+    count = _checked_count(count, d)
+    # tf.random.shuffle does not compile under XLA.
+    draws = keras.random.uniform((d,), dtype="float32", seed=seed)
+    order = ops.cast(ops.argsort(draws), "int32")[: 2 * count]
+    return _ordered(order[:count], order[count:])
+
+
+def round_count(d):
+    """The number of rounds of `round_robin_pairs`: `d - 1`, or `d` if odd.
+
+    Args:
+        d: Positive integer, the number of rows.
+
+    Returns:
+        Integer, at least 1.
+    """
+    check_units(d)
+    return max(1, d - 1 + d % 2)
+
+
+def round_robin_pairs(d, round):
+    """One round of a tournament: in all rounds every pair occurs once.
+
+    Args:
+        d: Positive integer, the number of rows. If it is odd, one row has a
+            bye in every round.
+        round: Integer or integer scalar tensor, taken modulo
+            `round_count(d)`.
+
+    Returns:
+        Integer tensor `(d // 2, 2)`.
+
+    Raises:
+        ValueError: If `d` is not a positive integer.
+
+    Example:
+
+    >>> keras.ops.convert_to_numpy(round_robin_pairs(4, 1)).tolist()
+    [[1, 3], [0, 2]]
+
+    Reference: Hamze, "Parallelized computation and backpropagation under
+    angle-parametrized orthogonal matrices", 2021 (circle method).
+    """
+    rounds = round_count(d)
+    round = ops.cast(ops.convert_to_tensor(round), "int32") % rounds
+    i = ops.arange(d % 2, (d + 1) // 2, dtype="int32")
+    j, l = (round + i) % rounds, (round - i) % rounds  # noqa: E741
+    # The last of an even number stays where it is; of an odd one, the first
+    # pair is the bye.
+    j = ops.where(i == 0, d - 1 + 0 * i, j)
+    return _ordered(j, l)
+
+
+def gauss_southwell_pair(s):
+    """The pair of the largest partial derivative `|S_jl|`.
+
+    Args:
+        s: Floating skew tensor `(d, d)`, `d >= 2`, see `skew_gradient`.
+
+    Returns:
+        Integer tensor `(1, 2)`; the first of equal pairs, by `(j, l)`.
+
+    Raises:
+        ValueError: If `s` is not a square floating matrix or `d < 2`.
+
+    Example:
+
+    >>> pair = gauss_southwell_pair([[0.0, 3.0], [-3.0, 0.0]])
+    >>> keras.ops.convert_to_numpy(pair).tolist()
+    [[0, 1]]
+    """
+    s = check_scores("s", s)
+    d = s.shape[0]
+    if d < 2:
+        raise ValueError(
+            "Argument `s` has no pair of rows. Expected shape (d, d) with "
+            f"d >= 2, Received: s.shape={tuple(s.shape)}"
+        )
+    place = ops.cast(ops.argmax(ops.reshape(ops.abs(s), (-1,))), "int32")
+    j, l = place // d, place % d  # noqa: E741
+    # All zero: the diagonal comes first.
+    l = ops.where(j == l, (j + 1) % d, l)  # noqa: E741
+    return _ordered(j[None], l[None])
+
+
+def disjoint_pairs(
+    scores, count=None, method="locally_dominant", max_rounds=None
+):
+    """The greedy matching: the best pair, the best of what is left, ...
+
+    Args:
+        scores: Floating symmetric non-negative tensor `(d, d)` with a zero
+            diagonal, such as `abs(skew_gradient(r, g))`.
+        count: Integer up to `d // 2`, or `None` for `d // 2`. Defaults to
+            `None`.
+        method: `"greedy"`: pair by pair, two passes over `scores` each.
+            `"locally_dominant"`: the same pairs, all in a few passes, see
+            `matching.dominant_matching`. Defaults to `"locally_dominant"`.
+        max_rounds: For `"locally_dominant"`, see
+            `matching.dominant_matching`. Defaults to `None`.
+
+    Returns:
+        Integer tensor `(count, 2)`, best pair first; of equal ones the first
+        by `(j, l)`.
+
+    Raises:
+        ValueError: If `scores` is not a square floating matrix, `count` is
+            out of range, or `method` is unknown.
+
+    Example:
+
+    >>> scores = [[0.0, 3.0, 9.0], [3.0, 0.0, 1.0], [9.0, 1.0, 0.0]]
+    >>> keras.ops.convert_to_numpy(disjoint_pairs(scores)).tolist()
+    [[0, 2]]
+
+    Reference: Preis, "Linear time 1/2-approximation algorithm for maximum
+    weighted matching in general graphs", 1999.
+    """
+    scores = check_scores("scores", scores)
+    d = scores.shape[0]
+    count = _checked_count(count, d)
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(
+            "Argument `method` is unknown. Expected one of "
+            f"{METHODS}, Received: method={method!r}"
+        )
+    if count == 0:
+        return ops.zeros((0, 2), "int32")
+    if method == "greedy":
+        return _greedy_pairs(scores, count)
+    partner = dominant_matching(scores, max_rounds)
+    rows = ops.arange(d, dtype="int32")
+    chosen = ops.take(ops.reshape(scores, (-1,)), rows * d + partner)
+    worst = ops.full((d,), np.inf, chosen.dtype)
+    order = ops.argsort(ops.where(rows < partner, -chosen, worst))
+    j = ops.cast(order, "int32")[:count]
+    return _ordered(j, ops.take(partner, j))
+
+
+def _greedy_pairs(scores, count):
+    d = scores.shape[0]
+    rows = ops.arange(d, dtype="int32")
+    scores = ops.where(rows[:, None] == rows, -1 + 0 * scores, scores)
+
+    def body(k, scores, pairs):
+        place = ops.cast(ops.argmax(ops.reshape(scores, (-1,))), "int32")
+        j, l = place // d, place % d  # noqa: E741
+        taken = ops.logical_or(rows == j, rows == l)
+        either = ops.logical_or(taken[:, None], taken)
+        scores = ops.where(either, -ops.ones_like(scores), scores)
+        new = _ordered(j[None], l[None])
+        here = ops.arange(count, dtype="int32")[:, None] == k
+        return k + 1, scores, ops.where(here, new, pairs)
+
+    k, pairs = ops.zeros((), "int32"), ops.zeros((count, 2), "int32")
+    return ops.while_loop(lambda k, *_: k < count, body, (k, scores, pairs))[2]
+
+
+def _ordered(j, l):  # noqa: E741
+    pairs = [ops.minimum(j, l), ops.maximum(j, l)]
+    return ops.cast(ops.stack(pairs, axis=1), "int32")
+
+
+def _checked_count(count, d):
+    if count is None:
+        return d // 2
+    integer = isinstance(count, (int, np.integer))
+    if not integer or isinstance(count, bool) or not 0 <= count <= d // 2:
+        raise ValueError(
+            "Argument `count` must be None or an integer. Expected 0 to "
+            f"{d // 2} for {d} rows, Received: count={count!r}"
+        )
+    return int(count)
