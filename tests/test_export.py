@@ -10,6 +10,8 @@ from tests.helpers import assert_close
 from tf_spectral.export import export_saved_model
 from tf_spectral.export.streaming import chain_of
 from tf_spectral.export.streaming import obstacle
+from tf_spectral.layers import OrthogonalRNN
+from tf_spectral.layers import OrthogonalRNNCell
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.layers import SpectralRNNCell
 
@@ -59,6 +61,10 @@ STACKS = {
     "cell": lambda: [layers.RNN(SpectralRNNCell(4, reflectors=4))],
     "cells": lambda: [
         layers.RNN([SpectralRNNCell(4), layers.LSTMCell(5), layers.GRUCell(3)])
+    ],
+    "orthogonal": lambda: [
+        OrthogonalRNN(6, trainable_initial_state=True, return_sequences=True),
+        layers.RNN(OrthogonalRNNCell(4, activation="tanh")),
     ],
     "simple": lambda: [layers.SimpleRNN(4, dropout=0.5)],
     "lstm": lambda: [layers.LSTM(4, recurrent_dropout=0.5)],

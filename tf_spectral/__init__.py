@@ -2,6 +2,7 @@
 
 from tf_spectral import bounds
 from tf_spectral import callbacks
+from tf_spectral import constraints
 from tf_spectral import datasets
 from tf_spectral import export
 from tf_spectral import initializers

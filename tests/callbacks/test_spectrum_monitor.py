@@ -8,6 +8,8 @@ from keras import layers
 from tests.helpers import BACKEND
 from tf_spectral.callbacks import SpectrumMonitor
 from tf_spectral.callbacks.spectrum import spectral_weights
+from tf_spectral.constraints import Orthogonal as Constraint
+from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.layers import SpectralRNNCell
 from tf_spectral.parametrizations import SVD
@@ -180,6 +182,66 @@ def test_rectangular_and_orthogonal_weights():
         values = measure()
         assert values["spectral_margin"] == 0.0
         assert values["orthogonality_error"] < 1e-5
+
+
+def test_weights_under_the_constraint():
+    rnn = OrthogonalRNN(6, activation="tanh", name="rnn")
+    history = fit(compiled(rnn), SpectrumMonitor(), epochs=2)
+    assert history["rnn/spectral_margin"][-1] < 1e-6
+    assert history["rnn/orthogonality_error"][-1] < 1e-6
+    assert history["rnn/sigma_min"][-1] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape,blocks", [((4, 4), 1), ((5, 3), 1), ((3, 5), 1), ((3, 6), 2)]
+)
+def test_values_of_the_constraint_are_those_of_its_blocks(shape, blocks):
+    dense = layers.Dense(shape[1], kernel_constraint=Constraint(blocks))
+    dense.build((None, shape[0]))
+    w = np.random.default_rng(0).normal(size=shape)
+    dense.kernel.assign(w)
+    (measure,) = spectral_weights(_model_of(dense)).values()
+    values = measure()
+    w = keras.ops.convert_to_numpy(dense.kernel).astype("float64")
+    parts = np.split(w, blocks, axis=1)
+    sigma = np.concatenate([svd_of(part) for part in parts])
+    tall = [p if p.shape[0] >= p.shape[1] else p.T for p in parts]
+    gaps = [abs(p.T @ p - np.eye(p.shape[1])).max() for p in tall]
+    expected = [
+        sigma.min(),
+        sigma.max(),
+        abs(sigma - 1).max(),
+        max(gaps),
+    ]
+    np.testing.assert_allclose([values[q] for q in QUANTITIES], expected)
+
+
+def test_names_of_weights_under_the_constraint():
+    constraint = Constraint()
+    both = layers.SimpleRNN(
+        4,
+        kernel_constraint=constraint,
+        recurrent_constraint=constraint,
+        return_sequences=True,
+        name="both",
+    )
+    one = layers.SimpleRNN(4, recurrent_constraint=constraint, name="one")
+
+    class Owner(keras.Model):
+        def __init__(self):
+            super().__init__(name="owner")
+            self.parts = keras.Sequential([both, one], name="parts")
+            self.parts.build((None, None, 3))
+            self.scale = self.add_weight(
+                shape=(3, 3), constraint=constraint, name="scale"
+            )
+
+    assert sorted(spectral_weights(Owner())) == [
+        "owner",
+        "parts/both/simple_rnn_cell/kernel",
+        "parts/both/simple_rnn_cell/recurrent_kernel",
+        "parts/one",
+    ]
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, None])

@@ -15,6 +15,7 @@ from tests.helpers import BACKEND
 from tests.helpers import MODES
 from tests.helpers import inner
 from tests.helpers import value_and_grad
+from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 
 UNITS, FEATURES = 8, 3
@@ -56,6 +57,13 @@ def spectral_rnn(**fixed):
     return Contender(make, lambda layer: layer.to_simple_rnn())
 
 
+def orthogonal_rnn(**fixed):
+    def make(**options):
+        return OrthogonalRNN(UNITS, **{**fixed, **options})
+
+    return Contender(make, lambda layer: layer.to_simple_rnn())
+
+
 LAYERS = {
     "dense": spectral_rnn(form="dense", activation="tanh"),
     "low_rank": spectral_rnn(
@@ -64,6 +72,7 @@ LAYERS = {
     "thick_rank": spectral_rnn(
         form="low_rank", reflectors=(1, 3), activation="relu"
     ),
+    "orthogonal": orthogonal_rnn(activation="tanh"),
     "fallback": spectral_rnn(reflectors=2, activation="gelu"),
 }
 

@@ -13,18 +13,27 @@ from keras import ops
 
 from tests.helpers import BACKEND
 from tf_spectral.bounds import LayerwiseSmoothness
+from tf_spectral.constraints import Orthogonal
 from tf_spectral.optimizers import DSGD
+from tf_spectral.optimizers import SRCD
+from tf_spectral.optimizers import SRGD
 
 
 class Contender(NamedTuple):
     """An optimizer under the contract.
 
     `make(model, **options)` gives one for the model, `learning_rate` being
-    one with which `network()` learns.
+    one with which `network()` learns. `constraint` is that of the square
+    kernel. An optimizer that skips `whole` steps changes no weight where one
+    gradient is no number, another at least not the one that it is of. What an
+    optimizer `draws` is something else under XLA.
     """
 
     make: Callable
     learning_rate: float
+    constraint: keras.constraints.Constraint | None = None
+    whole: bool = True
+    draws: bool = False
 
 
 def dsgd(learning_rate=1.0, certified=False, **fixed):
@@ -36,31 +45,63 @@ def dsgd(learning_rate=1.0, certified=False, **fixed):
             )
         return DSGD(**options)
 
-    return Contender(make, learning_rate)
+    draws = fixed.get("selection") == "random"
+    return Contender(make, learning_rate, draws=draws)
+
+
+def riemannian(optimizer, learning_rate=0.2, **fixed):
+    def make(model, **options):
+        options = {"learning_rate": learning_rate, **fixed, **options}
+        if isinstance(options.get("euclidean_optimizer"), type):
+            options["euclidean_optimizer"] = options["euclidean_optimizer"]()
+        return optimizer(**options)
+
+    return Contender(
+        make,
+        learning_rate,
+        constraint=Orthogonal(),
+        whole=False,
+        draws=fixed.get("selection", "uniform") == "uniform"
+        and optimizer is SRCD,
+    )
 
 
 OPTIMIZERS = {
     "dsgd_1": dsgd(norm=1),
     "dsgd_2": dsgd(norm=2, certified=True),
-    "dsgd_inf": dsgd(norm="inf"),
     "dsgd_all": dsgd(selection="all", polar_accuracy="fast"),
     "dsgd_random": dsgd(selection="random", seed=7),
-    "dsgd_sequential": dsgd(selection="sequential", norm="inf"),
-    "dsgd_constant": dsgd(0.05, selection="all", smoothness="constant"),
-    "dsgd_delayed": dsgd(certified=True, norm_refresh=3),
+    "dsgd_delayed": dsgd(norm="inf", certified=True, norm_refresh=3),
+    "srgd": riemannian(SRGD, euclidean_optimizer=keras.optimizers.Adam),
+    "srcd_uniform": riemannian(SRCD, block_size=1.0, seed=3, adaptive="adam"),
+    "srcd_best": riemannian(
+        SRCD,
+        selection="gauss_southwell",
+        adaptive="rmsprop",
+        learning_rate=0.05,
+    ),
+    "srcd_cyclic": riemannian(
+        SRCD, selection="cyclic", block_size=3, momentum=0.5
+    ),
 }
 FEATURES, CLASSES, BATCH = 5, 3, 16
 LOSS = "sparse_categorical_crossentropy"
 
 
-def network(seed=0, dtype=None):
+def network(contender, seed=0, dtype=None):
     """A small smooth network, always the same for a seed."""
     keras.utils.set_random_seed(seed)
+    square = {
+        "kernel_initializer": "orthogonal",
+        "kernel_constraint": contender.constraint,
+    }
     return keras.Sequential(
         [
             keras.Input((FEATURES,), dtype=dtype),
-            keras.layers.Dense(7, "tanh", name="first", dtype=dtype),
-            keras.layers.Dense(6, "sigmoid", name="second", dtype=dtype),
+            keras.layers.Dense(6, "tanh", name="first", dtype=dtype),
+            keras.layers.Dense(
+                6, "sigmoid", name="second", dtype=dtype, **square
+            ),
             keras.layers.Dense(CLASSES, "softmax", name="out", dtype=dtype),
         ]
     )
@@ -75,7 +116,7 @@ def examples(n=64, dtype="float32", seed=0):
 
 def compiled(contender, model=None, options=(), **compile_options):
     """The model compiled with a new optimizer of the contender."""
-    model = network() if model is None else model
+    model = network(contender) if model is None else model
     optimizer = contender.make(model, **dict(options))
     if "run_eagerly" not in compile_options:
         compile_options.setdefault("jit_compile", False)

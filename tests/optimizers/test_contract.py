@@ -39,11 +39,12 @@ def apply(model, gradients):
 
 def test_learns_alike_in_every_mode(contender):
     runs = []
-    for options in compile_modes().values():
+    for name, options in compile_modes().items():
         model = compiled(contender, **options)
         losses = fitted(model, epochs=4)
         assert losses[-1] < losses[0]
-        runs.append(weights_of(model))
+        if not (contender.draws and name == "xla"):
+            runs.append(weights_of(model))
     for run in runs[1:]:
         assert_same(run, runs[0], ROUNDING)
 
@@ -83,13 +84,13 @@ def test_schedules_and_whole_numbers_as_learning_rate(contender):
     before = weights_of(model)
     fitted(model, epochs=1)
     assert_same(weights_of(model), before)
-    optimizer = contender.make(network(), learning_rate=1)
+    optimizer = contender.make(network(contender), learning_rate=1)
     assert float(ops.convert_to_numpy(optimizer.learning_rate)) == 1.0
-    contender.make(network(), learning_rate=np.float32(0.5))
+    contender.make(network(contender), learning_rate=np.float32(0.5))
 
 
 def test_config_round_trip(contender):
-    optimizer = contender.make(network())
+    optimizer = contender.make(network(contender))
     config = optimizer.get_config()
     again = type(optimizer).from_config(config)
     assert again.get_config() == config
@@ -119,7 +120,7 @@ def test_checkpointed_training_goes_on_bit_for_bit(contender, tmp_path):
     fitted(model, epochs=1)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     path = checkpoint.write(str(tmp_path / "checkpoint"))
-    again = compiled(contender, network(seed=1))
+    again = compiled(contender, network(contender, seed=1))
     again.optimizer.build(again.trainable_variables)
     tf.train.Checkpoint(model=again, optimizer=again.optimizer).read(
         path
@@ -146,8 +147,16 @@ def test_mixed_precision(contender, policy):
         assert np.isfinite(value).all()
 
 
+def test_constraints_hold(contender):
+    model = compiled(contender)
+    fitted(model)
+    if contender.constraint is not None:
+        kernel = weights_of(model)[2]
+        np.testing.assert_allclose(kernel.T @ kernel, np.eye(6), atol=1e-5)
+
+
 def test_float64(contender):
-    model = compiled(contender, network(dtype="float64"))
+    model = compiled(contender, network(contender, dtype="float64"))
     x, y = examples(dtype="float64")
     losses = fitted(model, 3, x, y)
     assert losses[-1] < losses[0]
@@ -182,7 +191,9 @@ def test_zero_gradients_change_nothing(contender):
     before = weights_of(model)
     for _ in range(3):
         apply(model, gradients_like(model, 0.0))
-    assert_same(weights_of(model), before)
+    # What starts orthogonal to rounding is made so once.
+    tolerance = 0.0 if contender.constraint is None else 1e-6
+    assert_same(weights_of(model), before, tolerance)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -196,12 +207,16 @@ def test_a_gradient_that_is_no_number_is_left_out(contender, value):
     poison[0, 1] = value
     gradients[2] = ops.convert_to_tensor(poison)
     apply(model, gradients)
-    assert_same(weights_of(model), before)
+    after = weights_of(model)
+    np.testing.assert_array_equal(after[2], before[2])
+    assert all(np.isfinite(weight).all() for weight in after)
+    if contender.whole:
+        assert_same(after, before)
     assert int(ops.convert_to_numpy(model.optimizer.skipped_steps)) == 1
     with pytest.warns(UserWarning, match="NaN"):
         fitted(model, 1, x, y)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*NaN")
         fitted(model, 1, x, y)
     assert any(
         not np.array_equal(a, b) for a, b in zip(weights_of(model), before)
@@ -229,6 +244,7 @@ def test_embeddings(contender):
             keras.Input((4,), dtype="int32"),
             keras.layers.Embedding(9, 5),
             keras.layers.Flatten(),
+            keras.layers.Dense(20, kernel_constraint=contender.constraint),
             keras.layers.Dense(CLASSES, "softmax"),
         ]
     )

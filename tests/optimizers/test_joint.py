@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 
 from tests.optimizers import contract
+from tf_spectral.optimizers.in_place import as_learning_rate
 from tf_spectral.optimizers.iteration_seed import IterationSeed
 from tf_spectral.optimizers.joint import JointOptimizer
-from tf_spectral.optimizers.joint import as_learning_rate
 
 
 class Largest(JointOptimizer):
@@ -41,7 +41,7 @@ class Largest(JointOptimizer):
 
 @pytest.mark.parametrize("name", contract.compile_modes())
 def test_sees_all_gradients_and_moves_one(name):
-    model = contract.network()
+    model = contract.network(contract.OPTIMIZERS["dsgd_2"])
     model.compile(Largest(), contract.LOSS, **contract.compile_modes()[name])
     before = contract.weights_of(model)
     contract.fitted(model, 1, *contract.examples(n=contract.BATCH))
@@ -55,7 +55,7 @@ def test_sees_all_gradients_and_moves_one(name):
 
 
 def test_what_the_joint_step_returns_is_applied():
-    model = contract.network()
+    model = contract.network(contract.OPTIMIZERS["dsgd_2"])
     optimizer = Largest(0.5)
     gradients = [ops.zeros(v.shape) for v in model.trainable_variables]
     gradients[3] = ops.ones(gradients[3].shape)
@@ -69,7 +69,7 @@ def test_the_base_has_no_step():
     class Without(JointOptimizer):
         pass
 
-    model = contract.network()
+    model = contract.network(contract.OPTIMIZERS["dsgd_2"])
     gradients = [ops.ones(v.shape) for v in model.trainable_variables]
     with pytest.raises(NotImplementedError):
         Without(0.1).apply(gradients, model.trainable_variables)
@@ -92,7 +92,7 @@ def test_iteration_seed_follows_the_count_alone():
     count = keras.Variable(0, dtype="int32")
 
     def draw(seed=3):
-        seeds = IterationSeed(seed, count)
+        seeds = IterationSeed(seed, lambda: count)
         value = keras.random.uniform((4,), seed=seeds)
         return ops.convert_to_numpy(value)
 

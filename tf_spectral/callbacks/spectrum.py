@@ -3,30 +3,36 @@
 Zhang et al., 2018, Figure 4, left.
 """
 
+import numpy as np
 from keras import ops
 
 from tf_spectral.callbacks.epoch_monitor import EpochMonitor
 from tf_spectral.callbacks.names import short_names
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.householder import householder_product
 from tf_spectral.parametrizations.svd import SVD
 
 
 class SpectrumMonitor(EpochMonitor):
-    """Writes the spectra of all parametrised weights into the logs.
+    """Writes the spectra of all spectral and orthogonal weights into the logs.
 
     For each `tf_spectral.parametrizations.SVD` or `Orthogonal` in the model,
-    however deep (in cells, stacked cells, wrappers, nested models), the logs
-    of an epoch get
+    and each weight under `tf_spectral.constraints.Orthogonal`, however deep
+    (in cells, stacked cells, wrappers, nested models), the logs of an epoch
+    get
 
     - `<name>/sigma_min` and `<name>/sigma_max`, the extreme singular values,
     - `<name>/spectral_margin`, `max_i |sigma_i - 1|` of the singular values,
     - `<name>/orthogonality_error`, the largest entry of `|Q^T Q - I|` for the
-      computed factors U and V: what rounding leaves of exact orthogonality.
+      computed factors U and V, or of the weight under the constraint (by
+      rows if it is wide, the worst of its blocks): what rounding leaves of
+      exact orthogonality.
 
     `<name>` is the name of the model's layer that the weight is in, with the
-    names of the layers within it as far as it takes to tell two weights
-    apart, as in `bidirectional/forward_rnn`. It rests on the names of layers
-    alone and so survives saving and loading.
+    names of the layers within it, and of the weight, as far as it takes to
+    tell two weights apart, as in `bidirectional/forward_rnn`. It rests on
+    these names alone and so survives saving and loading.
 
     Callbacks run in the order in which they are given and share one dict of
     logs: put this one before `CSVLogger`, `TensorBoard`, `EarlyStopping` and
@@ -45,7 +51,7 @@ class SpectrumMonitor(EpochMonitor):
 
     Raises:
         ValueError: If `every` is no positive integer, and when training
-            begins if the model has no parametrised weight.
+            begins if the model has no such weight.
 
     Example:
 
@@ -70,7 +76,8 @@ class SpectrumMonitor(EpochMonitor):
         if not self._weights:
             raise ValueError(
                 "The model has no weight to monitor. Expected at least one "
-                "`tf_spectral.parametrizations.SVD` in its layers, Received: "
+                "`tf_spectral.parametrizations.SVD` in its layers, or a weight "
+                "under `tf_spectral.constraints.Orthogonal`, Received: "
                 f"model={self.model.name}"
             )
 
@@ -96,8 +103,8 @@ def spectral_weights(model):
         arguments that returns a dict of floats.
     """
     paths, measures = [], []
-    for path, layer in _walk(model):
-        for suffix, measure in _parametrized(layer):
+    for path, layer in [((model.name,), model), *_walk(model)]:
+        for suffix, measure in (*_parametrized(layer), *_constrained(layer)):
             paths.append(path + suffix)
             measures.append(measure)
     return dict(zip(short_names(paths), measures))
@@ -109,6 +116,14 @@ def _parametrized(layer):
         yield (), lambda: _measure_svd(layer)
 
 
+def _constrained(layer):
+    """The same of the weights that are kept orthogonal by a constraint."""
+    own = layer._trainable_variables + layer._non_trainable_variables
+    for variable in own:
+        if isinstance(variable.constraint, Orthogonal):
+            yield (variable.name,), lambda v=variable: _measure_constrained(v)
+
+
 def _measure_svd(svd):
     sigma = ops.convert_to_numpy(svd.singular_values())
     factors = (svd.u_vectors(), svd.v_vectors())
@@ -117,6 +132,23 @@ def _measure_svd(svd):
         "sigma_max": float(sigma.max()),
         "spectral_margin": float(abs(sigma - 1).max()),
         "orthogonality_error": max(map(_orthogonality_error, factors)),
+    }
+
+
+def _measure_constrained(variable):
+    sigma, errors = [], []
+    for matrix in variable.constraint.matrices(variable):
+        q = ops.convert_to_numpy(ops.cast(matrix, working_dtype(matrix.dtype)))
+        q = q.astype("float64")
+        q = q.T if q.shape[0] < q.shape[1] else q
+        sigma.append(np.linalg.svd(q, compute_uv=False))
+        errors.append(abs(q.T @ q - np.eye(q.shape[1])).max())
+    sigma = np.concatenate(sigma)
+    return {
+        "sigma_min": float(sigma.min()),
+        "sigma_max": float(sigma.max()),
+        "spectral_margin": float(abs(sigma - 1).max()),
+        "orthogonality_error": float(max(errors)),
     }
 
 

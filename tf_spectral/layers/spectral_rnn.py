@@ -1,19 +1,38 @@
 """SpectralRNN: a recurrent layer whose gradients neither explode nor vanish."""
 
-from keras import layers
 from keras.saving import register_keras_serializable
 
-from tf_spectral.layers.fast_rnn import FastRNN
-from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
 from tf_spectral.layers.spectral_rnn_cell import SpectralRNNCell
 
-
-def _of_cell(name):
-    return property(lambda self: getattr(self.cell, name))
+_EXPLICIT = (
+    "reflectors",
+    "sigma_center",
+    "sigma_radius",
+    "sigma_mode",
+    "activation",
+)
+_CELL_OPTIONS = (
+    "use_bias",
+    "trainable_initial_state",
+    "kernel_initializer",
+    "reflector_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "sigma_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+    "dropout",
+    "recurrent_dropout",
+    "form",
+    "seed",
+)
 
 
 @register_keras_serializable("tf_spectral")
-class SpectralRNN(FastRNN):
+class SpectralRNN(LikeSimpleRNN):
     """A simple RNN whose recurrent matrix has bounded singular values.
 
     Takes the place of `keras.layers.SimpleRNN`: `h_t = f(x_t K + b + h_{t-1}
@@ -70,6 +89,8 @@ class SpectralRNN(FastRNN):
     via Efficient SVD Parameterization", 2018, section 4.
     """
 
+    cell_arguments = ("units", *_EXPLICIT, *_CELL_OPTIONS)
+
     def __init__(
         self,
         units,
@@ -88,12 +109,6 @@ class SpectralRNN(FastRNN):
         cell_options = {
             key: kwargs.pop(key) for key in _CELL_OPTIONS if key in kwargs
         }
-        if stateful and cell_options.get("trainable_initial_state"):
-            raise ValueError(
-                "Argument `trainable_initial_state` cannot be used with "
-                "`stateful=True`, where each batch starts from the states of "
-                "the one before. Received: trainable_initial_state=True"
-            )
         cell = SpectralRNNCell(
             units,
             reflectors=reflectors,
@@ -115,56 +130,10 @@ class SpectralRNN(FastRNN):
             unroll=unroll,
             **kwargs,
         )
-        self.input_spec = [layers.InputSpec(ndim=3)]
-
-    units = _of_cell("units")
-    activation = _of_cell("activation")
-    use_bias = _of_cell("use_bias")
-    kernel_initializer = _of_cell("kernel_initializer")
-    bias_initializer = _of_cell("bias_initializer")
-    kernel_regularizer = _of_cell("kernel_regularizer")
-    recurrent_regularizer = _of_cell("recurrent_regularizer")
-    bias_regularizer = _of_cell("bias_regularizer")
-    kernel_constraint = _of_cell("kernel_constraint")
-    bias_constraint = _of_cell("bias_constraint")
-    dropout = _of_cell("dropout")
-    recurrent_dropout = _of_cell("recurrent_dropout")
-
-    def recurrent_matrix(self):
-        """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
-        return self.cell.recurrent_matrix()
 
     def singular_values(self):
         """The singular values of R: tensor `(units,)`, in no order."""
         return self.cell.singular_values()
-
-    def to_simple_rnn(self):
-        """A built `keras.layers.SimpleRNN` that computes the same.
-
-        Raises:
-            ValueError: If the layer is not built, or has a part that
-                `SimpleRNN` lacks: a modReLU or a trained initial state.
-        """
-        cell = self.cell
-        if not self.built:
-            raise ValueError("The layer must be built. Received: built=False")
-        modrelu = isinstance(cell.activation, ModReLU)
-        if modrelu or cell.trainable_initial_state:
-            raise ValueError(
-                "`SimpleRNN` has neither a trainable activation nor a "
-                "trainable initial state. Received: activation="
-                f"{cell.activation}, trainable_initial_state="
-                f"{cell.trainable_initial_state}"
-            )
-        options = layers.SimpleRNN(1).get_config().keys()
-        config = {k: v for k, v in self.get_config().items() if k in options}
-        # Overwritten below: the default would take a QR decomposition.
-        config["recurrent_initializer"] = "zeros"
-        layer = layers.SimpleRNN.from_config(config)
-        layer.build(_sequences_shape(self))
-        bias = [cell.bias] if cell.use_bias else []
-        layer.set_weights([cell.kernel, self.recurrent_matrix(), *bias])
-        return layer
 
     @classmethod
     def from_simple_rnn(
@@ -185,67 +154,12 @@ class SpectralRNN(FastRNN):
                 reflectors are too few for its recurrent kernel, or if a
                 singular value lies outside of the bounds.
         """
-        if not isinstance(layer, layers.SimpleRNN) or not layer.built:
-            raise ValueError(
-                "Argument `layer` must be a built keras.layers.SimpleRNN. "
-                f"Received: layer={layer}"
-            )
-        config = layer.get_config()
-        for key in ("recurrent_initializer", "recurrent_constraint"):
-            del config[key]
-        config.update(reflectors=reflectors, sigma_mode=sigma_mode, **kwargs)
-        new = cls.from_config(config)
-        if new.use_bias != layer.use_bias:
-            raise ValueError(
-                "Argument `use_bias` cannot differ from that of `layer`. "
-                f"Expected {layer.use_bias}, Received: use_bias={new.use_bias}"
-            )
-        new.build(_sequences_shape(layer))
-        new.cell.kernel.assign(layer.cell.kernel)
-        if layer.use_bias:
-            new.cell.bias.assign(layer.cell.bias)
+        new = cls.like(
+            layer,
+            without=("recurrent_initializer", "recurrent_constraint"),
+            reflectors=reflectors,
+            sigma_mode=sigma_mode,
+            **kwargs,
+        )
         new.cell.recurrent.assign_matrix(layer.cell.recurrent_kernel)
         return new
-
-    def get_config(self):
-        config = super().get_config()
-        del config["cell"]
-        cell = self.cell.get_config()
-        keys = ("units", *_EXPLICIT, *_CELL_OPTIONS)
-        return {**config, **{key: cell[key] for key in keys}}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-
-def _sequences_shape(layer):
-    """The shape to build a copy of a built layer with."""
-    batch = layer.states[0].shape[0] if layer.stateful else None
-    return batch, None, layer.cell.kernel.shape[0]
-
-
-_EXPLICIT = (
-    "reflectors",
-    "sigma_center",
-    "sigma_radius",
-    "sigma_mode",
-    "activation",
-)
-_CELL_OPTIONS = (
-    "use_bias",
-    "trainable_initial_state",
-    "kernel_initializer",
-    "reflector_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "recurrent_regularizer",
-    "sigma_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-    "dropout",
-    "recurrent_dropout",
-    "form",
-    "seed",
-)

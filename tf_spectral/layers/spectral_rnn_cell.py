@@ -1,24 +1,19 @@
 """SpectralRNNCell: one step of an RNN whose singular values are bounded."""
 
-from keras import activations
-from keras import layers
 from keras import ops
-from keras.saving import deserialize_keras_object
 from keras.saving import register_keras_serializable
-from keras.saving import serialize_keras_object
 
-from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.fast_cell import FastRNNCell
 from tf_spectral.layers.transitions import Dense
 from tf_spectral.layers.transitions import DiagonalPlusLowRank
 from tf_spectral.layers.transitions import low_rank_pays
-from tf_spectral.linalg.checks import check_units
 from tf_spectral.parametrizations.svd import SVD
 
 FORMS = ("auto", "dense", "low_rank")
 
 
 @register_keras_serializable("tf_spectral")
-class SpectralRNNCell(layers.SimpleRNNCell):
+class SpectralRNNCell(FastRNNCell):
     """Cell of `SpectralRNN`: `h' = f(x K + b + h R)`.
 
     The recurrent matrix `R = V diag(sigma) U^T` is kept by its singular value
@@ -109,7 +104,6 @@ class SpectralRNNCell(layers.SimpleRNNCell):
         seed=None,
         **kwargs,
     ):
-        check_units(units)
         for name in ("recurrent_initializer", "recurrent_constraint"):
             if name in kwargs:
                 raise ValueError(
@@ -125,7 +119,8 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             )
         super().__init__(
             units,
-            activation=None,
+            activation,
+            trainable_initial_state,
             use_bias=use_bias,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
@@ -138,8 +133,6 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             seed=seed,
             **kwargs,
         )
-        self.activation = get_activation(activation, self.dtype_policy)
-        self.trainable_initial_state = trainable_initial_state
         self.form = form
         self.recurrent = SVD(
             (units, units),
@@ -154,36 +147,10 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             name="recurrent",
         )
         self.recurrent_regularizer = self.recurrent.matrix_regularizer
-        self._advance = self._advance_of = None
 
-    def build(self, input_shape):
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
-            name="kernel",
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(self.units,),
-                name="bias",
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
-        self.initial_state = None
-        if self.trainable_initial_state:
-            self.initial_state = self.add_weight(
-                shape=(self.units,), name="initial_state", initializer="zeros"
-            )
+    def build_recurrent(self):
         if not self.recurrent.built:
             self.recurrent.build()
-        activation = self.activation
-        if isinstance(activation, layers.Layer) and not activation.built:
-            activation.build((None, self.units))
-        self.built = True
 
     def recurrent_matrix(self):
         """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
@@ -214,53 +181,6 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             tensors, form = (self.recurrent.matrix(),), Dense
         return form(*(ops.cast(t, self.compute_dtype) for t in tensors))
 
-    def call(self, sequence, states, training=False):
-        nested = isinstance(states, (list, tuple))
-        previous = states[0] if nested else states
-        if training:
-            mask = self.get_dropout_mask(sequence)
-            sequence = sequence if mask is None else sequence * mask
-            mask = self.state_mask(previous)
-            previous = previous if mask is None else previous * mask
-        z = sequence @ ops.convert_to_tensor(self.kernel)
-        if self.bias is not None:
-            z = z + self.bias
-        output = self.activation(z + self._step_forward()(previous))
-        # Keras' own tanh returns float32 for float64 on JAX.
-        output = ops.cast(output, self.compute_dtype)
-        return output, [output] if nested else output
-
-    # `keras.layers.RNN` asks for the recurrent dropout mask once before its
-    # loop and drops it once after: the times to form the matrix and drop it.
-    # If its loop raises, it drops nothing: so the matrix counts only within
-    # the outermost call of a layer, or model, that it was formed in.
-
-    def _step_forward(self):
-        """Multiplies by R: formed for the whole sequence, or for one step."""
-        formed = self._advance is not None
-        if formed and self._advance_of is self._get_call_context():
-            return self._advance
-        return self.transition().forward()
-
-    def state_mask(self, state):
-        """The recurrent dropout mask; nothing is formed on the way."""
-        return super().get_recurrent_dropout_mask(state)
-
-    def get_recurrent_dropout_mask(self, step_input):
-        self._advance = self.transition().forward()
-        self._advance_of = self._get_call_context()
-        return super().get_recurrent_dropout_mask(step_input)
-
-    def reset_recurrent_dropout_mask(self):
-        self._advance = self._advance_of = None
-        super().reset_recurrent_dropout_mask()
-
-    def get_initial_state(self, batch_size=None):
-        if not self.trainable_initial_state:
-            return super().get_initial_state(batch_size)
-        state = ops.cast(self.initial_state, self.compute_dtype)
-        return [ops.tile(state[None], (batch_size, 1))]
-
     def get_config(self):
         config = super().get_config()
         for key in ("recurrent_initializer", "recurrent_constraint"):
@@ -275,25 +195,4 @@ class SpectralRNNCell(layers.SimpleRNNCell):
             "sigma_regularizer",
         ):
             config[key] = svd[key]
-        return {
-            **config,
-            "activation": serialize_activation(self.activation),
-            "trainable_initial_state": self.trainable_initial_state,
-            "form": self.form,
-        }
-
-
-def get_activation(identifier, dtype_policy=None):
-    """A Keras activation, or a `ModReLU` for `"modrelu"`."""
-    if isinstance(identifier, dict):
-        return deserialize_keras_object(identifier)
-    if identifier == "modrelu":
-        return ModReLU(dtype=dtype_policy)
-    return activations.get(identifier)
-
-
-def serialize_activation(activation):
-    """What `get_activation` makes the same activation of."""
-    if isinstance(activation, layers.Layer):
-        return serialize_keras_object(activation)
-    return activations.serialize(activation)
+        return {**config, "form": self.form}

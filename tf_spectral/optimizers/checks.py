@@ -1,4 +1,9 @@
-"""What optimizers ask of their arguments."""
+"""What optimizers ask of their arguments, and tell of their steps."""
+
+import warnings
+
+import keras
+from keras import ops
 
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
 
@@ -54,3 +59,110 @@ def check_kept_norms(variables):
                 f"constraint, Received: {variable.path} under "
                 f"{variable.constraint}"
             )
+
+
+def check_euclidean(optimizer, momentum):
+    """Raises unless another optimizer can be given the other variables."""
+    if optimizer is None:
+        return
+    if momentum:
+        raise ValueError(
+            "`momentum` is for the default Euclidean optimizer. Expected "
+            "momentum=0 beside `euclidean_optimizer`, Received: "
+            f"momentum={momentum}"
+        )
+    if type(optimizer).__name__ == "Nadam":
+        raise ValueError(
+            "Nadam's steps share a variable and cannot be taken one by one. "
+            "Expected another Keras optimizer, Received: "
+            "euclidean_optimizer=Nadam"
+        )
+    for name in (
+        "clipnorm",
+        "global_clipnorm",
+        "clipvalue",
+        "use_ema",
+        "loss_scale_factor",
+        "gradient_accumulation_steps",
+    ):
+        value = getattr(optimizer, name, None)
+        if value:
+            raise ValueError(
+                f"`{name}` concerns all variables: give it to the outer "
+                f"optimizer. Received: euclidean_optimizer.{name}={value}"
+            )
+
+
+def check_period(value):
+    """Raises unless `correction_period` is a positive integer or `None`."""
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and (not integer or value < 1):
+        raise ValueError(
+            "Argument `correction_period` must be None or a positive integer. "
+            f"Received: correction_period={value}"
+        )
+
+
+def warn_of_skipped_steps(optimizer):
+    """Tells once of steps left out for gradients with NaN or Inf."""
+    skipped = int(ops.convert_to_numpy(optimizer.skipped_steps))
+    if skipped > getattr(optimizer, "_warned_of_skipped", 0):
+        optimizer._warned_of_skipped = skipped
+        warnings.warn(
+            f"{optimizer.name} left out {skipped} steps whose gradients had "
+            "NaN or Inf; the weights are as if they had not been.",
+            stacklevel=3,
+        )
+
+
+def check_square(variables, who):
+    """Raises unless all variables are square matrices kept whole."""
+    for variable in variables:
+        shape, blocks = tuple(variable.shape), variable.constraint.blocks
+        if len(shape) != 2 or shape[0] != shape[1] or blocks != 1:
+            raise ValueError(
+                f"{who} moves square matrices. Expected shape (d, d) and one "
+                f"block under `Orthogonal`, Received: {variable.path} of shape "
+                f"{shape} with {blocks} blocks. `SRGD` takes these, too"
+            )
+
+
+def check_block_size(value):
+    """Raises unless it is a number of pairs, a share, or a schedule."""
+    schedule = isinstance(
+        value, keras.optimizers.schedules.LearningRateSchedule
+    )
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    if schedule or (integer and value > 0):
+        return
+    if not (isinstance(value, float) and 0 < value <= 1):
+        raise ValueError(
+            "Argument `block_size` must be a positive integer, a float in "
+            "(0, 1] or a `LearningRateSchedule`. "
+            f"Received: block_size={value}"
+        )
+
+
+def check_coordinate_scale(value, selection):
+    """Raises unless it is a positive number, or may be `"unbiased"`."""
+    if value == "unbiased" and selection == "gauss_southwell":
+        raise ValueError(
+            "No factor makes the largest coordinates unbiased. Expected a "
+            'number, or another `selection`, Received: coordinate_scale="'
+            'unbiased", selection="gauss_southwell"'
+        )
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value != "unbiased" and not (number and value > 0):
+        raise ValueError(
+            "Argument `coordinate_scale` must be a positive number or "
+            f'"unbiased". Received: coordinate_scale={value!r}'
+        )
+
+
+def check_decay(name, value):
+    """Raises unless `value` is in [0, 1)."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and 0 <= value < 1):
+        raise ValueError(
+            f"Argument `{name}` must be in [0, 1). Received: {name}={value}"
+        )

@@ -1,7 +1,6 @@
 """DSGD: duality structure gradient descent, steps that theory certifies."""
 
 import random
-import warnings
 
 import keras
 from keras import backend
@@ -127,7 +126,6 @@ class DSGD(JointOptimizer):
         self.polar_accuracy = polar_accuracy
         self.norm_refresh = norm_refresh
         self.seed = random.randrange(2**31) if seed is None else seed
-        self._warned_of_skipped = 0
 
     def build(self, variables):
         if self.built:
@@ -147,7 +145,7 @@ class DSGD(JointOptimizer):
         if self.norm_refresh > 1:
             checks.check_kept_norms(variables)
             self._norm_bounds = self._add("norm_bounds", shape, self._dtype)
-        self._seed = IterationSeed(self.seed, self._iterations)
+        self._seed = IterationSeed(self.seed, lambda: self.iterations)
 
     def _add(self, name, shape, dtype):
         return self.add_variable(
@@ -252,14 +250,7 @@ class DSGD(JointOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        skipped = int(ops.convert_to_numpy(self.skipped_steps))
-        if skipped > self._warned_of_skipped:
-            warnings.warn(
-                f"{self.name} left out {skipped} steps whose gradients had "
-                "NaN or Inf; the weights are as if they had not been.",
-                stacklevel=2,
-            )
-            self._warned_of_skipped = skipped
+        checks.warn_of_skipped_steps(self)
 
     def get_config(self):
         smoothness = self.smoothness

@@ -12,13 +12,14 @@ class IterationSeed(keras.random.SeedGenerator):
 
     Args:
         seed: Integer.
-        iterations: The optimizer's variable that counts steps.
+        count: Function without arguments that gives the number of the step,
+            an integer scalar tensor.
     """
 
-    def __init__(self, seed, iterations):
+    def __init__(self, seed, count):
         super().__init__(seed)
-        self._iterations = iterations
+        self._count = count
 
     def next(self, ordered=True):
         seed, _ = ops.unstack(ops.convert_to_tensor(self.state))
-        return ops.stack([seed, ops.cast(self._iterations, seed.dtype)])
+        return ops.stack([seed, ops.cast(self._count(), seed.dtype)])

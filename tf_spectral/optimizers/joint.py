@@ -1,11 +1,12 @@
 """JointOptimizer: a step that depends on all gradients at once."""
 
-import keras
 from keras import backend
 from keras import ops
 
+from tf_spectral.optimizers.in_place import InPlaceOptimizer
 
-class JointOptimizer(keras.optimizers.Optimizer):
+
+class JointOptimizer(InPlaceOptimizer):
     """Base of optimizers that look at all gradients before they move.
 
     A subclass implements
@@ -22,11 +23,6 @@ class JointOptimizer(keras.optimizers.Optimizer):
     have no path: ask `_get_variable_index(variable)` which one it is.
     """
 
-    def __init__(self, learning_rate, **kwargs):
-        super().__init__(
-            learning_rate=as_learning_rate(learning_rate), **kwargs
-        )
-
     def joint_step(self, gradients, variables, learning_rate):
         """What takes the place of the gradients.
 
@@ -40,29 +36,6 @@ class JointOptimizer(keras.optimizers.Optimizer):
             List of tensors of the same shapes.
         """
         raise NotImplementedError
-
-    def assign_sub_if(self, condition, variable, update):
-        """`variable -= update()` where the condition holds.
-
-        `update` is not computed where it does not.
-
-        Args:
-            condition: Boolean scalar tensor.
-            variable: Variable, as `update_step` gets it.
-            update: Function without arguments that gives a tensor.
-        """
-        if backend.backend() == "tensorflow":
-            ops.cond(
-                condition,
-                lambda: self.assign_sub(variable, update()),
-                lambda: None,
-            )
-            return
-        value = ops.convert_to_tensor(variable)
-        self.assign(
-            variable,
-            ops.cond(condition, lambda: value - update(), lambda: value),
-        )
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if backend.backend() != "tensorflow":
@@ -81,11 +54,3 @@ class JointOptimizer(keras.optimizers.Optimizer):
         grads = [ops.convert_to_tensor(gradient) for gradient in grads]
         rate = ops.convert_to_tensor(self._get_current_learning_rate())
         return self.joint_step(grads, list(variables), rate)
-
-
-def as_learning_rate(value):
-    """Keras takes Python floats and schedules alone: numbers become floats."""
-    is_number = isinstance(value, int) or (
-        hasattr(value, "item") and getattr(value, "ndim", None) == 0
-    )
-    return float(value) if is_number else value

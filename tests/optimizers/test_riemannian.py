@@ -1,0 +1,365 @@
+"""SRGD and SRCD against plain NumPy in the orientation of the paper."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests import oracles_orthogonal
+from tests.helpers import BACKEND
+from tests.helpers import assert_close
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.optimizers import SRCD
+from tf_spectral.optimizers import SRGD
+
+DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
+TOLERANCE = {"float64": 1e-9, "float32": 1e-5}[DTYPE]
+RATE = 0.125  # exact in float32
+
+
+def haar(d, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.linalg.qr(rng.normal(size=(d, d)))[0]
+
+
+def variable(value, dtype=DTYPE, blocks=1):
+    v = keras.Variable(np.asarray(value), dtype=dtype, name="r")
+    v.constraint = Orthogonal(blocks)
+    return v
+
+
+def gradient(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def steps(optimizer, r, gradients):
+    """The values of a variable `r` after each step."""
+    v = variable(r)
+    values = []
+    for g in gradients:
+        optimizer.apply([ops.convert_to_tensor(g.astype(DTYPE))], [v])
+        values.append(ops.convert_to_numpy(v).copy())
+    return values
+
+
+def paper_skew(r, g):
+    """S of math 3.1, for W = r^T and the gradient g^T."""
+    return oracles_orthogonal.skew_gradient(r.T, g.T)
+
+
+def rotated(r, pairs, angles):
+    """Columns of W = r^T rotated by math 3.1, one pair after another."""
+    w = r.T.copy()
+    for (j, l), phi in zip(pairs, angles):  # noqa: E741
+        c, s = np.cos(phi), np.sin(phi)
+        w[:, j], w[:, l] = (
+            c * w[:, j] - s * w[:, l],
+            s * w[:, j] + c * w[:, l],
+        )
+    return w.T
+
+
+def changed_rows(before, after):
+    return np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 6])
+def test_srgd_follows_the_geodesic(d):
+    r, g = haar(d), gradient(d, d)
+    (actual,) = steps(SRGD(RATE), r, [g])
+    expected = (
+        r.T @ oracles_orthogonal.skew_expm(-RATE / 2 * paper_skew(r, g))
+    ).T
+    assert_close(actual, expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("retraction", ["cayley", "qr", "polar"])
+def test_retractions_agree_for_short_steps(retraction):
+    r, g = haar(6), gradient(6, 6)
+    (geodesic,) = steps(SRGD(1e-3), r, [g])
+    (actual,) = steps(SRGD(1e-3, retraction), r, [g])
+    assert_close(actual, geodesic, 1e-4)
+    assert np.abs(geodesic - r).max() > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7)])
+@pytest.mark.parametrize("retraction", ["expm", "cayley", "qr", "polar"])
+def test_srgd_descends_on_rectangular_variables(shape, retraction):
+    target = haar(7, seed=3)[: shape[0], : shape[1]]
+    start = haar(7, seed=4)[: shape[0], : shape[1]]
+    v = variable(start)
+    optimizer = SRGD(0.3, retraction)
+    distances = []
+    for _ in range(40):
+        w = ops.convert_to_numpy(v)
+        distances.append(np.sum((w - target) ** 2))
+        optimizer.apply([ops.convert_to_tensor(w - target)], [v])
+    assert distances[-1] < 0.5 * distances[0]
+    assert np.all(np.diff(distances) < 1e-6)
+    w = ops.convert_to_numpy(v)
+    gram = w.T @ w if shape[0] > shape[1] else w @ w.T
+    assert_close(gram, np.eye(3), 1e-6)
+
+
+def test_spectral_metric_turns_every_plane_by_the_rate():
+    r, g = haar(6), gradient(6, 6)
+    (actual,) = steps(SRGD(RATE, metric="spectral"), r, [g])
+    turned = actual.T.T @ r.T
+    angles = np.abs(np.angle(np.linalg.eigvals(turned)))
+    assert_close(angles, np.full(6, RATE), 1e-4)
+    # Downhill: the derivative along the step is negative.
+    assert np.sum(g * (actual - r)) < 0
+
+
+def test_blocks_move_as_matrices_of_their_own():
+    r = np.concatenate([haar(4, seed) for seed in (0, 1, 2)], axis=1)
+    g = gradient(4, 12)
+    v = variable(r, blocks=3)
+    SRGD(RATE).apply([ops.convert_to_tensor(g.astype(DTYPE))], [v])
+    actual = ops.convert_to_numpy(v)
+    for i in range(3):
+        part = slice(4 * i, 4 * i + 4)
+        (expected,) = steps(SRGD(RATE), r[:, part], [g[:, part]])
+        assert_close(actual[:, part], expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("d", [2, 5, 8])
+def test_gauss_southwell_turns_the_steepest_plane(d):
+    r, g = haar(d), gradient(d, d)
+    (actual,) = steps(SRCD(RATE, "gauss_southwell"), r, [g])
+    s = paper_skew(r, g)
+    j, l = sorted(np.unravel_index(np.argmax(np.abs(s)), s.shape))  # noqa: E741
+    expected = rotated(r, [(j, l)], [-RATE * s[j, l] / 2])
+    assert_close(actual, expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("d,count", [(6, 2), (8, 4), (9, 4), (16, 3)])
+def test_greedy_block(d, count):
+    r, g = haar(d), gradient(d, d)
+    optimizer = SRCD(RATE, "gauss_southwell", block_size=count)
+    (actual,) = steps(optimizer, r, [g])
+    s = paper_skew(r, g)
+    best = oracles_orthogonal.greedy_pairs(np.abs(s))[:count]
+    pairs = [tuple(pair) for pair in best]
+    angles = [-RATE * s[pair] / 2 for pair in pairs]
+    assert_close(actual, rotated(r, pairs, angles), TOLERANCE)
+
+
+def test_greedy_rounds_take_new_pairs():
+    r, g = haar(9), gradient(9, 9)
+    optimizer = SRCD(RATE, "gauss_southwell", block_size=10)
+    (actual,) = steps(optimizer, r, [g])
+    s, expected = paper_skew(r, g), r
+    left = s.copy()
+    for count in (4, 4, 2):
+        best = oracles_orthogonal.greedy_pairs(np.abs(left))[:count]
+        for j, l in best:  # noqa: E741
+            expected = rotated(expected, [(j, l)], [-RATE * left[j, l] / 2])
+            left[j, l] = left[l, j] = 0.0
+    assert_close(actual, expected, TOLERANCE)
+
+
+@pytest.mark.parametrize("selection", ["uniform", "cyclic"])
+def test_all_coordinates_agree_with_srgd_for_short_steps(selection):
+    r, g = haar(7), gradient(7, 7)
+    (actual,) = steps(SRCD(1e-4, selection, block_size=1.0), r, [g])
+    (expected,) = steps(SRGD(1e-4), r, [g])
+    assert_close(actual - r, expected - r, 2e-3)
+
+
+def test_uniform_turns_one_pair_and_draws_them_all():
+    d = 5
+    optimizer = SRCD(RATE, seed=2)
+    v = variable(haar(d))
+    seen = set()
+    for seed in range(80):
+        before = ops.convert_to_numpy(v).copy()
+        g = gradient(d, d, seed=seed)
+        optimizer.apply([ops.convert_to_tensor(g.astype(DTYPE))], [v])
+        after = ops.convert_to_numpy(v)
+        j, l = rows = changed_rows(before, after)  # noqa: E741
+        s = paper_skew(before, g)
+        expected = rotated(before, [(j, l)], [-RATE * s[j, l] / 2])
+        assert_close(after, expected, 1e-6)
+        seen.add(tuple(rows))
+    assert len(seen) == d * (d - 1) // 2
+
+
+@pytest.mark.parametrize("d", [4, 5])
+def test_cyclic_covers_all_pairs_in_turn(d):
+    optimizer = SRCD(RATE, "cyclic")
+    v = variable(haar(d))
+    seen = []
+    for seed in range(d * (d - 1) // 2):
+        before = ops.convert_to_numpy(v).copy()
+        g = gradient(d, d, seed=seed)
+        optimizer.apply([ops.convert_to_tensor(g.astype(DTYPE))], [v])
+        seen.append(tuple(changed_rows(before, ops.convert_to_numpy(v))))
+    assert len(set(seen)) == d * (d - 1) // 2
+
+
+def test_unbiased_steps_are_the_gradient_in_the_mean():
+    """Over all rounds of a tournament: the sum of coordinate steps."""
+    d = 6
+    r, g = haar(d), gradient(d, d)
+    s = paper_skew(r, g)
+    total = np.zeros((d, d))
+    for seed in range(200):
+        optimizer = SRCD(
+            1e-5, block_size=3, coordinate_scale="unbiased", seed=seed
+        )
+        (after,) = steps(optimizer, r, [g])
+        total += (after - r) / 200
+    expected = -1e-5 * (r.T @ s / 2).T
+    error = np.linalg.norm(total - expected) / np.linalg.norm(expected)
+    # d - 1 = 5 equally likely choices for each row: the mean of 200 is near.
+    assert error < 0.25
+
+
+def adaptive_oracle(kind, history, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    m = v = 0.0
+    for a in history:
+        m = beta_1 * m + (1 - beta_1) * a
+        v = beta_2 * v + (1 - beta_2) * a**2
+    if kind == "rmsprop":
+        return history[-1] / (np.sqrt(v) + epsilon)
+    count = len(history)
+    root = np.sqrt(v / (1 - beta_2**count)) + epsilon
+    return m / (1 - beta_1**count) / root
+
+
+@pytest.mark.parametrize("selection", ["gauss_southwell", "cyclic"])
+@pytest.mark.parametrize("kind", ["rmsprop", "adam"])
+def test_adaptive_moments_of_one_plane(selection, kind):
+    optimizer = SRCD(RATE, selection, adaptive=kind)
+    r, history = haar(2), []
+    v = variable(r)
+    for seed in range(4):
+        before = ops.convert_to_numpy(v).copy()
+        g = gradient(2, 2, seed=seed)
+        optimizer.apply([ops.convert_to_tensor(g.astype(DTYPE))], [v])
+        history.append(paper_skew(before, g)[0, 1] / np.sqrt(2))
+        phi = -RATE / np.sqrt(2) * adaptive_oracle(kind, history)
+        expected = rotated(before, [(0, 1)], [phi])
+        assert_close(ops.convert_to_numpy(v), expected, 1e-6)
+
+
+def test_a_schedule_lets_blocks_grow():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [0, 1], [1.0, 2.0, 4.0]
+    )
+    optimizer = SRCD(RATE, "cyclic", block_size=schedule)
+    v = variable(haar(8))
+    counts = []
+    for seed in range(3):
+        before = ops.convert_to_numpy(v).copy()
+        g = gradient(8, 8, seed=seed).astype(DTYPE)
+        optimizer.apply([ops.convert_to_tensor(g)], [v])
+        counts.append(len(changed_rows(before, ops.convert_to_numpy(v))))
+    assert counts == [2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SRGD(RATE),
+        SRCD(RATE, block_size=1.0),
+        SRCD(RATE, "gauss_southwell", block_size=4, adaptive="adam"),
+    ],
+    ids=["srgd", "uniform", "greedy"],
+)
+def test_orthogonality_and_determinant_are_kept(optimizer):
+    r = haar(9)
+    v = variable(r, "float32")
+    for seed in range(60):
+        g = gradient(9, 9, seed=seed).astype("float32")
+        optimizer.apply([ops.convert_to_tensor(g)], [v])
+    w = ops.convert_to_numpy(v).astype("float64")
+    assert np.linalg.norm(w.T @ w - np.eye(9), 2) < 1e-5
+    assert np.sign(np.linalg.det(w)) == np.sign(np.linalg.det(r))
+
+
+def test_a_start_off_the_manifold_is_projected_with_a_warning():
+    r = haar(4)
+    v = variable(3.0 * r)
+    with pytest.warns(UserWarning, match="does not start orthogonal"):
+        SRGD(0.0).apply([ops.zeros((4, 4), DTYPE)], [v])
+    assert_close(ops.convert_to_numpy(v), r, 1e-5)
+
+
+def test_one_row_has_nothing_to_turn():
+    (after,) = steps(SRCD(RATE), np.ones((1, 1)), [np.ones((1, 1))])
+    assert after == 1.0
+
+
+def test_a_correction_removes_what_rounding_left():
+    optimizer = SRCD(RATE, correction_period=2)
+    v = variable(haar(4))
+    zero = ops.zeros((4, 4), DTYPE)
+    optimizer.apply([zero], [v])
+    v.assign(ops.convert_to_numpy(v) * 1.001)
+    optimizer.apply([zero], [v])
+    w = ops.convert_to_numpy(v)
+    assert np.linalg.norm(w.T @ w - np.eye(4), 2) > 1e-3
+    optimizer.apply([zero], [v])
+    w = ops.convert_to_numpy(v)
+    assert np.linalg.norm(w.T @ w - np.eye(4), 2) < 1e-5
+
+
+def test_average_weights_are_orthogonal_again():
+    optimizer = SRGD(RATE, use_ema=True, ema_momentum=0.5)
+    v = variable(haar(5))
+    for seed in range(4):
+        g = gradient(5, 5, seed=seed).astype(DTYPE)
+        optimizer.apply([ops.convert_to_tensor(g)], [v])
+    optimizer.finalize_variable_values([v])
+    w = ops.convert_to_numpy(v)
+    assert_close(w.T @ w, np.eye(5), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "make,match",
+    [
+        (lambda: SRGD(retraction="exp"), "retraction"),
+        (lambda: SRGD(metric="canonical"), "metric"),
+        (lambda: SRCD(selection="best"), "selection"),
+        (lambda: SRCD(adaptive="sgd"), "adaptive"),
+        (lambda: SRCD(block_size=0), "block_size"),
+        (lambda: SRCD(block_size=1.5), "block_size"),
+        (lambda: SRCD(block_size=True), "block_size"),
+        (lambda: SRCD(coordinate_scale=0), "coordinate_scale"),
+        (
+            lambda: SRCD(
+                selection="gauss_southwell", coordinate_scale="unbiased"
+            ),
+            "unbiased",
+        ),
+        (lambda: SRCD(beta_2=1.0), "beta_2"),
+        (lambda: SRGD(correction_period=0), "correction_period"),
+        (lambda: SRGD(euclidean_optimizer="nadam"), "Nadam"),
+        (lambda: SRGD(euclidean_optimizer="adam", momentum=0.9), "momentum"),
+        (
+            lambda: SRGD(
+                euclidean_optimizer=keras.optimizers.Adam(clipnorm=1.0)
+            ),
+            "clipnorm",
+        ),
+    ],
+)
+def test_errors(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_nothing_to_keep_orthogonal():
+    for optimizer in (SRGD(), SRCD()):
+        with pytest.raises(ValueError, match="nothing to keep orthogonal"):
+            optimizer.build([keras.Variable(np.eye(3))])
+
+
+def test_srcd_wants_square_variables_and_fitting_blocks():
+    wide = variable(haar(4)[:2])
+    with pytest.raises(ValueError, match=r"Expected shape \(d, d\)"):
+        SRCD().build([wide])
+    with pytest.raises(ValueError, match="at most 6"):
+        SRCD(block_size=7).build([variable(haar(4))])

@@ -1,0 +1,248 @@
+"""The constraint: its projection, and stock layers that train under it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+from tests import helpers
+from tests.helpers import BACKEND
+from tests.helpers import assert_close
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.initializers import Haar
+from tf_spectral.parametrizations import Orthogonal as Parametrization
+
+RNG = np.random.default_rng(0)
+EXACT = {"float64": 1e-13, "float32": 1e-5}
+
+
+def polar(x):
+    """The nearest matrix with orthonormal columns or rows (math 1.1)."""
+    u, _, vt = np.linalg.svd(x, full_matrices=False)
+    return u @ vt
+
+
+def blockwise(f, x, blocks):
+    flat = x.reshape(-1, x.shape[-1])
+    parts = [f(part) for part in np.split(flat, blocks, axis=1)]
+    return np.concatenate(parts, axis=1).reshape(x.shape)
+
+
+def error_of(w, blocks=1):
+    """`||w^T w - I||_2`, by rows if wide, of the worst block."""
+    w = ops.convert_to_numpy(w).astype("float64")
+    errors = []
+    for part in np.split(w.reshape(-1, w.shape[-1]), blocks, axis=1):
+        part = part.T if part.shape[0] < part.shape[1] else part
+        gram = part.T @ part - np.eye(part.shape[1])
+        errors.append(np.linalg.norm(gram, 2))
+    return max(errors)
+
+
+# The projection
+
+
+@pytest.mark.parametrize(
+    "shape,blocks,dtype",
+    [
+        ((5, 5), 1, "float64"),
+        ((5, 5), 1, "float32"),
+        ((7, 3), 1, "float64"),
+        ((3, 7), 1, "float64"),
+        ((1, 1), 1, "float64"),
+        ((1, 4), 1, "float64"),
+        ((4, 6), 3, "float64"),
+        ((4, 8), 2, "float32"),
+        ((2, 2, 6), 2, "float64"),
+    ],
+)
+def test_gives_the_nearest_matrix(shape, blocks, dtype, mode):
+    w = RNG.normal(size=shape).astype(dtype)
+    actual = helpers.evaluate(Orthogonal(blocks), w, mode=mode)
+    assert actual.dtype == dtype
+    expected = blockwise(polar, w.astype("float64"), blocks)
+    # The polar factor moves by the rounding over the least singular value.
+    least = min(
+        np.linalg.svd(part, compute_uv=False)[-1]
+        for part in np.split(
+            w.reshape(-1, shape[-1]).astype("float64"), blocks, axis=1
+        )
+    )
+    tolerance = EXACT[dtype] * max(1.0, 1.0 / least)
+    assert_close(actual, expected, tolerance)
+    assert error_of(actual, blocks) < 10 * EXACT[dtype]
+
+
+def test_an_orthogonal_matrix_stays():
+    q = ops.convert_to_numpy(Haar(seed=1)((20, 20), "float64"))
+    assert_close(ops.convert_to_numpy(Orthogonal()(q)), q, 1e-14)
+
+
+@pytest.mark.parametrize("determinant", [1, -1])
+def test_keeps_the_determinant_of_a_small_step(determinant):
+    q = ops.convert_to_numpy(Haar(determinant, seed=1)((6, 6), "float64"))
+    step = RNG.normal(size=(6, 6))
+    w = q + 0.9 * step / np.linalg.norm(step, 2)
+    projected = ops.convert_to_numpy(Orthogonal()(w))
+    assert_close(np.linalg.det(projected), determinant, 1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_stays_within_its_block(bad, mode):
+    w = RNG.normal(size=(3, 6))
+    w[1, 1] = bad
+    projected = helpers.evaluate(Orthogonal(2), w, mode=mode)
+    assert np.isnan(projected[:, :3]).all()
+    assert_close(projected[:, 3:], polar(w[:, 3:]), 1e-13)
+
+
+def test_zero_stays_zero():
+    zeros = np.zeros((3, 3))
+    assert_close(ops.convert_to_numpy(Orthogonal()(zeros)), zeros, 0.0)
+
+
+# Under a stock optimizer
+
+
+OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(0.1),
+    "sgd": lambda: keras.optimizers.SGD(0.5, momentum=0.9),
+}
+if hasattr(keras.optimizers, "Muon"):
+    OPTIMIZERS["muon"] = lambda: keras.optimizers.Muon(0.1)
+
+LAYERS = {
+    "dense": (
+        lambda c: layers.Dense(4, kernel_constraint=c, activation="tanh"),
+        lambda layer: layer.kernel,
+        1,
+    ),
+    "simple_rnn": (
+        lambda c: layers.SimpleRNN(5, recurrent_constraint=c),
+        lambda layer: layer.cell.recurrent_kernel,
+        1,
+    ),
+    "lstm": (
+        lambda c: layers.LSTM(3, recurrent_constraint=c),
+        lambda layer: layer.cell.recurrent_kernel,
+        4,
+    ),
+    "gru": (
+        lambda c: layers.GRU(3, recurrent_constraint=c),
+        lambda layer: layer.cell.recurrent_kernel,
+        3,
+    ),
+    "conv": (
+        lambda c: layers.Conv1D(5, 2, kernel_constraint=c, padding="same"),
+        lambda layer: layer.kernel,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_weight_is_orthogonal_after_each_step(kind, optimizer):
+    make, weight, blocks = LAYERS[kind]
+    layer = make(Orthogonal(blocks))
+    layer.build((None, 6, 3))
+    before = ops.convert_to_numpy(weight(layer)).copy()
+    variables = layer.trainable_variables
+    stepper = OPTIMIZERS[optimizer]()
+    for _ in range(4):
+        gradients = [
+            ops.convert_to_tensor(RNG.normal(size=v.shape).astype("float32"))
+            for v in variables
+        ]
+        stepper.apply(gradients, variables)
+        assert error_of(weight(layer), blocks) < 5e-6
+    assert np.abs(ops.convert_to_numpy(weight(layer)) - before).max() > 0.01
+
+
+class ErrorOfEachStep(keras.callbacks.Callback):
+    def __init__(self, weight, blocks):
+        super().__init__()
+        self.weight, self.blocks, self.values = weight, blocks, []
+
+    # An epoch is one step: on JAX weights have no value between batches.
+    def on_epoch_end(self, epoch, logs=None):
+        self.values.append(error_of(self.weight(), self.blocks))
+
+
+@pytest.mark.parametrize(
+    "kind,optimizer",
+    [("simple_rnn", "adam"), ("lstm", "sgd")]
+    + [("dense", name) for name in OPTIMIZERS],
+)
+def test_in_a_fit(kind, optimizer):
+    make, weight, blocks = LAYERS[kind]
+    layer = make(Orthogonal(blocks))
+    model = keras.Sequential(
+        [keras.Input((3, 2)), layer, layers.Flatten(), layers.Dense(1)]
+    )
+    model.compile(OPTIMIZERS[optimizer](), "mse")
+    monitor = ErrorOfEachStep(lambda: weight(layer), blocks)
+    x = RNG.normal(size=(16, 3, 2)).astype("float32")
+    y = x[:, 0, :1]
+    model.fit(x, y, batch_size=16, epochs=4, callbacks=[monitor], verbose=0)
+    assert len(monitor.values) == 4
+    assert max(monitor.values) < 5e-6
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has no XLA here")
+def test_in_a_compiled_training_step():
+    layer = layers.Dense(4, kernel_constraint=Orthogonal())
+    model = keras.Sequential([keras.Input((6,)), layer])
+    model.compile("adam", "mse", jit_compile=True)
+    x = RNG.normal(size=(8, 6)).astype("float32")
+    model.fit(x, x[:, :4], verbose=0)
+    assert error_of(layer.kernel) < 5e-6
+
+
+# Saving
+
+
+def test_saved_and_loaded(tmp_path):
+    layer = layers.LSTM(3, recurrent_constraint=Orthogonal(blocks=4))
+    model = keras.Sequential([keras.Input((None, 2)), layer])
+    model.compile("adam", "mse")
+    x = RNG.normal(size=(4, 5, 2)).astype("float32")
+    model.train_on_batch(x, x[:, 0, :1])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    constraint = again.layers[0].cell.recurrent_kernel.constraint
+    assert type(constraint) is Orthogonal and constraint.blocks == 4
+    # Keras 3.8 goes on with the mean of all batches.
+    model.reset_metrics()
+    losses = [m.train_on_batch(x, x[:, 0, :1]) for m in (model, again)]
+    assert losses[0] == losses[1]
+    assert error_of(again.layers[0].cell.recurrent_kernel, 4) < 5e-6
+
+
+def test_its_registered_name_is_no_other_class():
+    data = keras.constraints.serialize(Orthogonal(2))
+    again = keras.constraints.get(data)
+    assert type(again) is Orthogonal and again.blocks == 2
+    data = keras.saving.serialize_keras_object(Parametrization(3))
+    assert type(keras.saving.deserialize_keras_object(data)) is Parametrization
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("blocks", [0, -1, 1.0, True, "2", None])
+def test_refuses_blocks(blocks):
+    with pytest.raises(ValueError, match="`blocks`.*Received"):
+        Orthogonal(blocks)
+
+
+@pytest.mark.parametrize("shape,blocks", [((), 1), ((3,), 1), ((3, 4), 3)])
+def test_refuses_shapes(shape, blocks):
+    with pytest.raises(ValueError, match="`w`.*Received: w.shape"):
+        Orthogonal(blocks)(np.ones(shape))
+
+
+def test_refuses_integers():
+    with pytest.raises(ValueError, match="`w`.*floating.*Received"):
+        Orthogonal()(np.ones((2, 2), "int32"))

@@ -1,0 +1,150 @@
+"""OrthogonalRNN: a recurrent layer that keeps the length of its state."""
+
+from keras.saving import register_keras_serializable
+
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
+from tf_spectral.layers.like_simple_rnn import check_simple_rnn
+from tf_spectral.layers.like_simple_rnn import of_cell
+from tf_spectral.layers.orthogonal_rnn_cell import OrthogonalRNNCell
+from tf_spectral.linalg import orthogonal
+
+_CELL_OPTIONS = (
+    "use_bias",
+    "trainable_initial_state",
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "recurrent_constraint",
+    "bias_constraint",
+    "dropout",
+    "recurrent_dropout",
+    "seed",
+)
+
+
+@register_keras_serializable("tf_spectral")
+class OrthogonalRNN(LikeSimpleRNN):
+    """A simple RNN whose recurrent kernel is orthogonal.
+
+    Takes the place of `keras.layers.SimpleRNN`: `h_t = f(x_t K + b + h_{t-1}
+    R)` with `R^T R = I`. Through time a gradient keeps its length but for
+    what the activation does. Any Keras optimizer trains it, with a projection
+    of R after each step by `tf_spectral.constraints.Orthogonal`.
+
+    Args:
+        units: Positive integer `n`, the size of the state.
+        activation: Keras activation or `"modrelu"`. Defaults to `"modrelu"`.
+        return_sequences: Boolean, whether to return all states and not only
+            the last. Defaults to `False`.
+        return_state: Boolean, whether to return the last state as well.
+            Defaults to `False`.
+        go_backwards: Boolean, whether to read (and return) the sequence
+            reversed. Defaults to `False`.
+        stateful: Boolean, whether a batch goes on from the states of the one
+            before. Defaults to `False`.
+        unroll: Boolean, whether to unroll Keras' own loop. Defaults to
+            `False`; the fast loop is a better choice for all but a few steps.
+        **kwargs: All other arguments of `OrthogonalRNNCell` (`use_bias`,
+            `trainable_initial_state`, the initializers, regularizers and
+            constraints, `dropout`, `recurrent_dropout`, `seed`) and of
+            `keras.layers.Layer`.
+
+    Call arguments:
+        sequences: Floating tensor `(batch, time, features)`.
+        initial_state: List of one floating tensor `(batch, units)`.
+        mask: Boolean tensor `(batch, time)`.
+        training: Boolean, whether dropout applies.
+
+    Raises:
+        ValueError: If an argument is out of range, and in `call` if the
+            sequences are not floating or have no step.
+
+    Example:
+
+    >>> layer = OrthogonalRNN(190)
+    >>> layer(np.random.rand(32, 100, 10).astype("float32")).shape
+    TensorShape([32, 190])
+    >>> float(layer.orthogonality_error()) < 1e-5
+    True
+
+    Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
+    for recurrent neural network training", 2022, section 4.
+    """
+
+    cell_arguments = ("units", "activation", *_CELL_OPTIONS)
+
+    def __init__(
+        self,
+        units,
+        activation="modrelu",
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        **kwargs,
+    ):
+        cell_options = {
+            key: kwargs.pop(key) for key in _CELL_OPTIONS if key in kwargs
+        }
+        cell = OrthogonalRNNCell(
+            units,
+            activation=activation,
+            **cell_options,
+            dtype=kwargs.get("dtype"),
+            trainable=kwargs.get("trainable", True),
+            name="orthogonal_rnn_cell",
+        )
+        super().__init__(
+            cell,
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            **kwargs,
+        )
+
+    recurrent_initializer = of_cell("recurrent_initializer")
+    recurrent_constraint = of_cell("recurrent_constraint")
+
+    def orthogonality_error(self):
+        """`||R^T R - I||_2`, from above and at most 9% too large."""
+        return self.cell.orthogonality_error()
+
+    @classmethod
+    def from_simple_rnn(cls, layer, project=False, **kwargs):
+        """An `OrthogonalRNN` that computes what a built `SimpleRNN` does.
+
+        Args:
+            layer: Built `keras.layers.SimpleRNN`.
+            project: Boolean, whether to take the nearest orthogonal matrix to
+                a recurrent kernel that is not orthogonal, and so compute
+                something else. Defaults to `False`.
+            **kwargs: Other arguments of the constructor, in place of those of
+                `layer`.
+
+        Raises:
+            ValueError: If the layer is no built `SimpleRNN`, or if its
+                recurrent kernel is not orthogonal and `project` is false (the
+                message gives the error).
+        """
+        check_simple_rnn(layer)
+        kernel = layer.cell.recurrent_kernel
+        error = float(orthogonal.orthogonality_error(kernel))
+        if not project and not error <= 1e-4:
+            raise ValueError(
+                "Argument `layer` has no orthogonal recurrent kernel R. "
+                "Expected ||R^T R - I||_2 <= 1e-4, or project=True, "
+                f"Received: {error}"
+            )
+        missing = layer.recurrent_constraint is None
+        without = ["recurrent_constraint"] if missing else []
+        new = cls.like(layer, without=without, **kwargs)
+        new.cell.recurrent_kernel.assign(Orthogonal()(kernel))
+        return new

@@ -1,0 +1,259 @@
+"""RiemannianOptimizer: moves orthogonal weights along their manifold."""
+
+import contextlib
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.linalg.norms import as_matrix
+from tf_spectral.linalg.orthogonal import nearest_orthogonal
+from tf_spectral.linalg.orthogonal import reorthogonalize
+from tf_spectral.optimizers import checks
+from tf_spectral.optimizers.in_place import InPlaceOptimizer
+from tf_spectral.optimizers.in_place import concrete_value
+
+# A start further than this from orthogonal is worth a word.
+TOLERANCE = 1e-4
+
+
+class RiemannianOptimizer(InPlaceOptimizer):
+    """Base of `SRGD` and `SRCD`.
+
+    Variables under `tf_spectral.constraints.Orthogonal` are moved by
+    `manifold_step(place, variable, gradient, learning_rate)`, all others by a
+    Euclidean optimizer. The constraint itself is not applied: steps stay on
+    the manifold, but for rounding, which a cubic step removes every
+    `correction_steps(place)` steps, the first included.
+
+    Args:
+        learning_rate: Float, schedule or callable.
+        euclidean_optimizer: Keras optimizer for the other variables, `None`
+            for SGD with this learning rate.
+        momentum: Float, of that SGD.
+        correction_period: Positive integer, or `None` for the class' own.
+        **kwargs: Those of every Keras optimizer.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        euclidean_optimizer=None,
+        momentum=0.0,
+        correction_period=None,
+        **kwargs,
+    ):
+        euclidean_optimizer = keras.optimizers.get(euclidean_optimizer)
+        checks.check_euclidean(euclidean_optimizer, momentum)
+        checks.check_period(correction_period)
+        super().__init__(learning_rate, **kwargs)
+        self.momentum = momentum
+        self.correction_period = correction_period
+        self._given = euclidean_optimizer is not None
+        self.euclidean_optimizer = euclidean_optimizer or keras.optimizers.SGD(
+            momentum=momentum, name="euclidean_sgd"
+        )
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        variables = self._trainable_variables
+        self._on_manifold = [
+            isinstance(v.constraint, Orthogonal) for v in variables
+        ]
+        self._blocks = [getattr(v.constraint, "blocks", 1) for v in variables]
+        self.check_manifold(
+            [v for v, on in zip(variables, self._on_manifold) if on]
+        )
+        flat = [v for v, on in zip(variables, self._on_manifold) if not on]
+        if flat:
+            self.euclidean_optimizer.build(flat)
+        self.skipped_steps = self.add_variable(
+            (),
+            dtype="int32",
+            aggregation="only_first_replica",
+            name="skipped_steps",
+        )
+        for variable, on in zip(variables, self._on_manifold):
+            if on:
+                self._warn_of_start(variable)
+
+    def _warn_of_start(self, variable):
+        value = concrete_value(variable).astype("float64")
+        rows, blocks = math.prod(value.shape[:-1]), variable.constraint.blocks
+        error = max(
+            _orthogonality_error(block)
+            for block in np.split(value.reshape(rows, -1), blocks, axis=1)
+        )
+        if not error <= TOLERANCE:
+            warnings.warn(
+                f"{variable.path} does not start orthogonal: "
+                f"||W^T W - I|| = {error:.1e}. The first step goes from the "
+                "nearest orthogonal matrix.",
+                stacklevel=2,
+            )
+
+    def check_manifold(self, variables):
+        """Raises unless the variables under `Orthogonal` can be moved."""
+        if not variables:
+            raise ValueError(
+                f"{type(self).__name__} has nothing to keep orthogonal. "
+                "Expected at least one variable under "
+                "`tf_spectral.constraints.Orthogonal`, Received: none"
+            )
+
+    def manifold_step(self, place, variable, gradient, learning_rate):
+        """Moves a variable; returns whether its gradient was finite.
+
+        Args:
+            place: Integer, which of the trainable variables it is.
+            variable: Variable, as `update_step` gets it.
+            gradient: Tensor.
+            learning_rate: Scalar tensor.
+
+        Returns:
+            Boolean scalar tensor. The variable is untouched if false.
+        """
+        raise NotImplementedError
+
+    def correction_steps(self, place):
+        """Every how many steps rounding is removed from a variable."""
+        raise NotImplementedError
+
+    def by_blocks(self, place, function, *tensors):
+        """A function of matrices, applied to each that has to be orthogonal.
+
+        Args:
+            place: Integer, which of the trainable variables it is about.
+            function: Function of as many matrices as there are tensors.
+            *tensors: Of the shape of the variable.
+
+        Returns:
+            Tensor of that shape.
+        """
+        shape = tensors[0].shape
+        n = self._blocks[place]
+        parts = [ops.split(as_matrix(t), n, axis=1) for t in tensors]
+        results = [function(*matrices) for matrices in zip(*parts)]
+        return ops.reshape(ops.concatenate(results, axis=1), shape)
+
+    @property
+    def variables(self):
+        return super().variables + self.euclidean_optimizer.variables
+
+    def apply(self, grads, trainable_variables=None):
+        grads = list(grads)
+        if not self.built and trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        with _lifted_constraints(
+            self._trainable_variables if self.built else []
+        ):
+            super().apply(grads, trainable_variables)
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        self.euclidean_optimizer._iterations.assign_add(1)
+
+    def update_step(self, gradient, variable, learning_rate):
+        gradient = ops.convert_to_tensor(gradient)
+        place = self._get_variable_index(variable)
+        if not self._on_manifold[place]:
+            self._euclidean_step(gradient, variable, learning_rate)
+            return
+        self._correct(place, variable)
+        finite = self.manifold_step(place, variable, gradient, learning_rate)
+        self.assign_add(self.skipped_steps, 1 - ops.cast(finite, "int32"))
+
+    def _euclidean_step(self, gradient, variable, learning_rate):
+        # What is no number must not reach momenta: it would stay there.
+        finite = ops.isfinite(ops.sum(gradient))
+        gradient = ops.where(finite, gradient, ops.zeros_like(gradient))
+        inner = self.euclidean_optimizer
+        if self._given:
+            learning_rate = inner._get_current_learning_rate()
+        inner.update_step(gradient, variable, learning_rate)
+
+    def _correct(self, place, variable):
+        period = self.correction_period or self.correction_steps(place)
+        steps = ops.convert_to_tensor(self.iterations)
+
+        def corrected():
+            value = ops.convert_to_tensor(variable)
+            return ops.cond(
+                ops.equal(steps, 0),
+                lambda: self.by_blocks(place, nearest_orthogonal, value),
+                lambda: self.by_blocks(place, reorthogonalize, value),
+            )
+
+        self.assign_if(ops.equal(steps % period, 0), variable, corrected)
+
+    def _apply_weight_decay(self, variables):
+        flat = [
+            v
+            for v in variables
+            if not self._on_manifold[self._get_variable_index(v)]
+        ]
+        super()._apply_weight_decay(flat)
+        if self._given:
+            self.euclidean_optimizer._apply_weight_decay(flat)
+
+    def _overwrite_model_variables_with_average_value(self, variables):
+        super()._overwrite_model_variables_with_average_value(variables)
+        # An average of orthogonal matrices is not orthogonal.
+        for place, variable in enumerate(self._trainable_variables):
+            if self._on_manifold[place]:
+                value = ops.convert_to_tensor(variable)
+                variable.assign(
+                    self.by_blocks(place, nearest_orthogonal, value)
+                )
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        checks.warn_of_skipped_steps(self)
+
+    def get_config(self):
+        inner = None
+        if self._given:
+            inner = keras.optimizers.serialize(self.euclidean_optimizer)
+        return {
+            **super().get_config(),
+            "euclidean_optimizer": inner,
+            "momentum": self.momentum,
+            "correction_period": self.correction_period,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if config.get("euclidean_optimizer") is not None:
+            config["euclidean_optimizer"] = keras.optimizers.deserialize(
+                config["euclidean_optimizer"], custom_objects
+            )
+        return super().from_config(config, custom_objects)
+
+
+@contextlib.contextmanager
+def _lifted_constraints(variables):
+    """Keras applies constraints after each step: these are kept by the step."""
+    held = [
+        (v, v.constraint)
+        for v in variables
+        if isinstance(v.constraint, Orthogonal)
+    ]
+    for variable, _ in held:
+        variable.constraint = None
+    try:
+        yield
+    finally:
+        for variable, constraint in held:
+            variable.constraint = constraint
+
+
+def _orthogonality_error(w):
+    w = w.T if w.shape[0] < w.shape[1] else w
+    return float(np.linalg.norm(w.T @ w - np.eye(w.shape[1]), 2))

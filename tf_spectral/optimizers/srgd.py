@@ -1,0 +1,129 @@
+"""SRGD: stochastic Riemannian gradient descent on orthogonal weights."""
+
+import keras
+from keras import ops
+
+from tf_spectral.linalg.orthogonal import riemannian_gradient
+from tf_spectral.linalg.orthogonal import skew_gradient
+from tf_spectral.linalg.polar import polar_factor
+from tf_spectral.linalg.retractions import METHODS
+from tf_spectral.linalg.retractions import retract
+from tf_spectral.linalg.retractions import retract_skew
+from tf_spectral.optimizers import checks
+from tf_spectral.optimizers.riemannian import RiemannianOptimizer
+
+METRICS = ("frobenius", "spectral")
+
+
+@keras.saving.register_keras_serializable("tf_spectral")
+class SRGD(RiemannianOptimizer):
+    """Gradient descent along the orthogonal group.
+
+    Each variable under `tf_spectral.constraints.Orthogonal`, square or
+    rectangular, takes a step against its Riemannian gradient and is led back
+    to the manifold by a retraction. All other variables are left to a
+    Euclidean optimizer.
+
+    Args:
+        learning_rate: Float, a schedule, or a callable. Defaults to `2e-4`.
+        retraction: `"expm"` (the geodesic), `"cayley"`, `"qr"` or `"polar"`.
+            Defaults to `"expm"`.
+        metric: `"frobenius"`: the step is the gradient. `"spectral"`, for
+            square variables: steepest descent in the spectral norm, a step
+            that turns every plane of the gradient by the angle
+            `learning_rate`. Defaults to `"frobenius"`.
+        euclidean_optimizer: Keras optimizer for the variables without the
+            constraint, with a learning rate of its own; its state is saved
+            with this one's. Defaults to SGD with `learning_rate`.
+        momentum: Float, of that SGD. Defaults to `0.0`.
+        correction_period: Positive integer: every how many steps the rounding
+            error of orthogonality is removed. Defaults to 1000.
+        **kwargs: Those of every Keras optimizer. Weight decay does not touch
+            orthogonal variables.
+
+    Attributes:
+        skipped_steps: Variable, how many steps of an orthogonal variable met
+            a gradient with NaN or Inf. Such a step leaves it as it was.
+
+    Raises:
+        ValueError: If an argument is not among the named, and when the
+            optimizer is built if no variable is under the constraint.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((None, 2)),
+    ...     keras.layers.SimpleRNN(8, recurrent_constraint=Orthogonal()),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile(SRGD(0.01, euclidean_optimizer="adam"), "mse")
+
+    Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
+    for recurrent neural network training", 2022; for the spectral metric
+    Bernstein et al., "Modular duality in deep learning", 2024.
+    """
+
+    def __init__(
+        self,
+        learning_rate=2e-4,
+        retraction="expm",
+        metric="frobenius",
+        euclidean_optimizer=None,
+        momentum=0.0,
+        correction_period=None,
+        name="srgd",
+        **kwargs,
+    ):
+        checks.check_among("retraction", retraction, METHODS)
+        checks.check_among("metric", metric, METRICS)
+        super().__init__(
+            learning_rate,
+            euclidean_optimizer,
+            momentum,
+            correction_period,
+            name=name,
+            **kwargs,
+        )
+        self.retraction = retraction
+        self.metric = metric
+
+    def check_manifold(self, variables):
+        super().check_manifold(variables)
+        if self.metric == "spectral":
+            checks.check_square(variables, 'SRGD(metric="spectral")')
+
+    def correction_steps(self, place):
+        return 1000
+
+    def manifold_step(self, place, variable, gradient, learning_rate):
+        finite = ops.isfinite(ops.sum(gradient))
+        rate = ops.cast(learning_rate, gradient.dtype)
+
+        def moved():
+            value = ops.convert_to_tensor(variable)
+            return self.by_blocks(
+                place, lambda w, g: self._moved(w, g, rate), value, gradient
+            )
+
+        self.assign_if(finite, variable, moved)
+        return finite
+
+    def _moved(self, w, g, rate):
+        if w.shape[0] != w.shape[1]:
+            tangent = -rate * riemannian_gradient(w, g)
+            return retract(w, tangent, self.retraction)
+        s = skew_gradient(w, g)
+        if self.metric == "spectral":
+            # The polar factor of a skew matrix is skew, but for rounding.
+            turn = polar_factor(s)
+            a = rate / 2 * (turn - ops.transpose(turn))
+        else:
+            a = rate / 2 * s
+        return retract_skew(w, a, self.retraction)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "retraction": self.retraction,
+            "metric": self.metric,
+        }
