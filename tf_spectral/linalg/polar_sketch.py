@@ -29,13 +29,13 @@ def sketched_factor(x, schedule, k):
         Tensor `(p, n)`: `iterate(x, schedule)` where the directions outside
         of the sketch could hold more than a hundredth of the nuclear norm.
     """
-    b = iterate(ops.transpose(_signed_sums(x, k, seed=0)), BASIS)
+    b = iterate(ops.transpose(signed_sums(x, k, seed=0)), BASIS)
     c = x @ b
     q = iterate(c, schedule)
     bt = ops.transpose(b)
     # Sums independent of the first ones: the squared norm of what of them is
     # outside of the basis has the squared norm of the same of x as its mean.
-    sums = _signed_sums(x, k, seed=1)
+    sums = signed_sums(x, k, seed=1)
     rest = sums - (sums @ b) @ bt
     lost = ops.sqrt(x.shape[1] * ops.sum(rest * rest))
     return ops.cond(
@@ -45,7 +45,7 @@ def sketched_factor(x, schedule, k):
     )
 
 
-def _signed_sums(x, k, seed):
+def signed_sums(x, k, seed):
     """`k` sums of the rows of `x` with random signs, in one pass.
 
     Clarkson and Woodruff, "Low rank approximation and regression in input

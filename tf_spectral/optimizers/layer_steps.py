@@ -12,10 +12,15 @@ from keras import ops
 
 from tf_spectral.linalg.norms import as_matrix
 from tf_spectral.linalg.norms import dual_norm
+from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
 from tf_spectral.linalg.polar import polar_and_nuclear
 
 # The share of the nuclear norm that the polar factor captures at least.
 POLAR_ACCURACIES = {"standard": 0.99, "fast": 0.85, "exact": 1.0}
+
+
+# Up to this rank a polar factor costs no more than a better bound.
+SMALL = 64
 
 
 class LayerSteps(NamedTuple):
@@ -77,7 +82,8 @@ def greedy_spectral_steps(gradients, roots, accuracy, dtype):
 
     A block's score is its nuclear norm over `p_i`, and
     `||G||_F <= ||G||_* <= sqrt(rank) ||G||_F`: one pass over the gradient
-    tells whether it can win.
+    tells of most blocks whether they can win, and a few thin products of the
+    rest.
 
     Args:
         gradients: List of tensors, or `None` where a block has none.
@@ -101,7 +107,8 @@ def greedy_spectral_steps(gradients, roots, accuracy, dtype):
     best = ops.max(ops.stack(floors))
     steps = LayerSteps([], [], [])
     for gradient, root, ceiling in zip(gradients, roots, ceilings):
-        _append(steps, gradient, ceiling >= best, accuracy, dtype)
+        wanted = _can_win(gradient, root, ceiling, best, dtype)
+        _append(steps, gradient, wanted, accuracy, dtype)
         best = ops.maximum(best, steps.dual_norms[-1] / root)
     return steps
 
@@ -148,6 +155,20 @@ def _polar(gradient, accuracy, dtype):
     factor, nuclear = polar_and_nuclear(as_matrix(gradient), **options)
     factor = ops.reshape(factor, ops.shape(gradient))
     return factor, ops.cast(nuclear, dtype)
+
+
+def _can_win(gradient, root, ceiling, best, dtype):
+    """Whether a block's score may be the best; looks closer where it seems."""
+    if gradient is None or _largest_rank(gradient) <= SMALL:
+        return ceiling >= best
+
+    def closer():
+        bound = nuclear_norm_upper_bound(as_matrix(gradient))
+        return ops.cast(bound, dtype) / root >= best
+
+    return ops.cond(
+        ceiling >= best, closer, lambda: ops.zeros((), dtype="bool")
+    )
 
 
 def _largest_rank(gradient):

@@ -231,8 +231,10 @@ class RiemannianOptimizer(InPlaceOptimizer):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         if config.get("euclidean_optimizer") is not None:
+            # A copy, which Keras changes.
+            inner = dict(config["euclidean_optimizer"])
             config["euclidean_optimizer"] = keras.optimizers.deserialize(
-                config["euclidean_optimizer"], custom_objects
+                inner, custom_objects
             )
         return super().from_config(config, custom_objects)
 

@@ -101,9 +101,11 @@ class SRGD(RiemannianOptimizer):
 
         def moved():
             value = ops.convert_to_tensor(variable)
-            return self.by_blocks(
+            new = self.by_blocks(
                 place, lambda w, g: self._moved(w, g, rate), value, gradient
             )
+            # A huge gradient may overflow on the way.
+            return ops.where(ops.isfinite(ops.sum(new)), new, value)
 
         self.assign_if(finite, variable, moved)
         return finite
