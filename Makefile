@@ -47,6 +47,7 @@ test-lowest:
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/recurrent.py
+	$(BIN)/python benchmarks/optimizers.py
 
 docs: $(VENV)/ready
 	$(BIN)/pip install --quiet -e .[docs]
