@@ -155,6 +155,6 @@ def _ordered(pairs):
 
 
 def _without(direction, pairs):
-    indices = ops.concatenate([pairs, pairs[:, ::-1]])
+    indices = ops.concatenate([pairs, ops.flip(pairs, axis=1)])
     zeros = ops.zeros((indices.shape[0],), direction.dtype)
     return ops.scatter_update(direction, indices, zeros)
