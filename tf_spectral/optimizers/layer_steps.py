@@ -119,7 +119,7 @@ def one_of(n, index):
 
 
 def all_finite(gradients):
-    """Boolean scalar: no gradient has NaN or Inf, nor a sum that overflows."""
+    """Boolean scalar: no gradient has NaN or Inf, or a sum that overflows."""
     sums = [
         ops.cast(ops.sum(g), "float64" if _is_double(g) else "float32")
         for g in gradients

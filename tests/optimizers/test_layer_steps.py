@@ -1,0 +1,82 @@
+"""Directions of blocks: which are computed, and that the best one is."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from tests import oracles_norms
+from tests.helpers import BACKEND
+from tests.helpers import assert_close
+from tests.helpers import evaluate
+from tf_spectral.optimizers import layer_steps
+
+
+def low_rank(p, n, rank, scale, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(p, rank)) @ rng.normal(size=(rank, n))
+    return (scale * x / np.linalg.norm(x)).astype("float32")
+
+
+def blocks(scales, rank=3):
+    """Large gradients of low rank and given Frobenius norms."""
+    shapes = [(90, 70), (70, 80), (120, 66), (7,)]
+    return [
+        low_rank(*shape, rank, scale, seed)
+        if len(shape) == 2
+        else np.full(shape, scale / np.sqrt(7), "float32")
+        for seed, (shape, scale) in enumerate(zip(shapes, scales))
+    ]
+
+
+def greedy(*gradients):
+    roots = [ops.ones((), "float32")] * len(gradients)
+    steps = layer_steps.greedy_spectral_steps(
+        gradients, roots, "standard", "float32"
+    )
+    return steps.directions, ops.stack(steps.dual_norms)
+
+
+@pytest.mark.parametrize("best", range(4))
+def test_the_best_block_is_found_whichever_it_is(best, mode):
+    scales = [1.0] * 4
+    scales[best] = 3.0
+    gradients = blocks(scales)
+    directions, duals = evaluate(greedy, *gradients, mode=mode)
+    norms = [oracles_norms.dual_norm(g, 2) for g in gradients]
+    assert np.argmax(duals) == np.argmax(norms) == best
+    assert norms[best] * 0.99 <= duals[best] <= norms[best] * (1 + 1e-5)
+    if best < 3:
+        inner = np.sum(directions[best] * gradients[best])
+        assert_close(inner, duals[best], 1e-4)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX traces both branches")
+def test_a_sharper_bound_spares_polar_factors(monkeypatch):
+    computed = []
+    polar = layer_steps.polar_and_nuclear
+
+    def counted(x, **options):
+        computed.append(tuple(x.shape))
+        return polar(x, **options)
+
+    monkeypatch.setattr(layer_steps, "polar_and_nuclear", counted)
+    # By Frobenius norms alone any could win: sqrt(66) times 0.3 is above 1.
+    greedy(*map(ops.convert_to_tensor, blocks([0.3, 1.0, 0.3, 0.1])))
+    assert computed == [(70, 80)]
+
+
+def test_a_block_without_gradient_has_no_norm():
+    gradients = [None, low_rank(5, 4, 2, 1.0, 0), None]
+    directions, duals = greedy(*gradients)
+    assert directions[0] is None and directions[2] is None
+    duals = ops.convert_to_numpy(duals)
+    assert duals[0] == duals[2] == 0 < duals[1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_all_finite(value):
+    good = np.ones((3, 4), "float32")
+    bad = good.copy()
+    bad[1, 2] = value
+    assert bool(layer_steps.all_finite([good, None, good]))
+    assert not bool(layer_steps.all_finite([good, bad]))
