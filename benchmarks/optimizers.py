@@ -37,6 +37,7 @@ DSGD_SIDES = {
     "q=inf": {"norm": "inf"},
     "q=2": {"norm": 2},
     "q=2 fast": {"norm": 2, "polar_accuracy": "fast"},
+    "q=2 refresh": {"norm": 2, "norm_refresh": 100},
     "q=2 all": {"norm": 2, "selection": "all"},
     "q=2 exact": {"norm": 2, "polar_accuracy": "exact"},
 }
