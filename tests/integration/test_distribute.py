@@ -103,11 +103,50 @@ options = [
 print(json.dumps([compare(maker(**o), x, y) for o in options]))
 """
 
+RIEMANNIAN = """
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.optimizers import SRCD
+from tf_spectral.optimizers import SRGD
+
+
+def maker(optimizer, **options):
+    def make_model():
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(
+                    6,
+                    "tanh",
+                    kernel_initializer="orthogonal",
+                    kernel_constraint=Orthogonal(),
+                ),
+                keras.layers.Dense(2, "sigmoid"),
+            ]
+        )
+        model.compile(optimizer(0.1, **options), "mse")
+        return model
+
+    return make_model
+
+
+x = rng.normal(size=(8, 6)).astype("float32")
+y = (x[:, :2] > 0).astype("float32")
+makers = [
+    maker(SRGD, euclidean_optimizer="adam"),
+    maker(SRCD, seed=5),
+    maker(SRCD, block_size=2, adaptive="adam", selection="cyclic"),
+    maker(SRCD, adaptive="rmsprop", selection="gauss_southwell"),
+]
+print(json.dumps([compare(make, x, y) for make in makers]))
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
 @pytest.mark.parametrize(
-    "script", [SPECTRAL_RNN, DSGD], ids=["spectral_rnn", "dsgd"]
+    "script",
+    [SPECTRAL_RNN, DSGD, RIEMANNIAN],
+    ids=["spectral_rnn", "dsgd", "riemannian"],
 )
 def test_two_replicas_equal_one_device(script):
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
