@@ -13,6 +13,7 @@ from keras import ops
 from tf_spectral.linalg.pairings import disjoint_pairs
 from tf_spectral.linalg.pairings import gauss_southwell_pair
 from tf_spectral.linalg.pairings import random_pairs
+from tf_spectral.linalg.pairings import round_count
 from tf_spectral.linalg.pairings import round_robin_pairs
 from tf_spectral.linalg.pairings import uniform_pair
 
@@ -83,10 +84,12 @@ def drawn_pairs(sizes, d, seed):
 
 
 def cyclic_pairs(sizes, d, step):
-    """Pairs in turn: every pair occurs before one occurs again.
+    """Pairs in turn, round by round of a tournament.
 
-    Where the pairs of a round do not divide into blocks, the last block of a
-    round repeats some of the one before.
+    Where a step takes less than a round, it takes the next part of it; the
+    last part of a round repeats some of the one before if the parts do not
+    divide it. Where a step takes more than a round, its last one may be in
+    part, and takes other pairs each time its turn comes.
 
     Args:
         sizes: List of integers, see `round_sizes`.
@@ -97,17 +100,16 @@ def cyclic_pairs(sizes, d, step):
         List of integer tensors `(size, 2)`.
     """
     fit = d // 2
-    if len(sizes) > 1:
-        first = step * len(sizes)
-        return [
-            round_robin_pairs(d, first + i)[:size]
-            for i, size in enumerate(sizes)
-        ]
-    size = sizes[0]
-    blocks = math.ceil(fit / size)
-    start = ops.minimum(step % blocks * size, fit - size)
-    places = ops.cast(start, "int32") + ops.arange(size, dtype="int32")
-    return [ops.take(round_robin_pairs(d, step // blocks), places, axis=0)]
+    if len(sizes) == 1:
+        parts = math.ceil(fit / sizes[0])
+        start = ops.minimum(step % parts * sizes[0], fit - sizes[0])
+        return [_part(round_robin_pairs(d, step // parts), start, sizes[0])]
+    first = step * len(sizes)
+    turn = first // round_count(d)
+    return [
+        _part(round_robin_pairs(d, first + i), turn * size, size)
+        for i, size in enumerate(sizes)
+    ]
 
 
 def best_pairs(direction, sizes):
@@ -147,6 +149,11 @@ def entries(matrix, pairs):
 def flat_places(pairs, d):
     """The places of pairs in a flat `(d * d,)` array."""
     return pairs[:, 0] * d + pairs[:, 1]
+
+
+def _part(pairs, start, size):
+    places = start + ops.arange(size, dtype="int32")
+    return ops.take(pairs, places % pairs.shape[0], axis=0)
 
 
 def _ordered(pairs):

@@ -36,10 +36,7 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
             )
             return
         value = ops.convert_to_tensor(variable)
-        self.assign(
-            variable,
-            ops.cond(condition, lambda: value - update(), lambda: value),
-        )
+        self.assign_if(condition, variable, lambda: value - update())
 
     def gather_rows(self, variable, indices):
         """Rows of a variable; the rest is not read.
