@@ -66,11 +66,23 @@ class Orthogonal(constraints.Constraint):
         self.blocks = int(blocks)
 
     def __call__(self, w):
-        projected = [nearest_orthogonal(matrix) for matrix in self.matrices(w)]
-        joined = projected[0]
+        return self.by_blocks(nearest_orthogonal, w)
+
+    def by_blocks(self, function, *tensors):
+        """A function of matrices, applied to each that is made orthogonal.
+
+        Args:
+            function: Function of as many matrices as there are tensors.
+            *tensors: As for the call, all of one shape.
+
+        Returns:
+            Tensor of that shape.
+        """
+        results = [function(*m) for m in zip(*map(self.matrices, tensors))]
+        joined = results[0]
         if self.blocks > 1:
-            joined = ops.concatenate(projected, axis=1)
-        return ops.reshape(joined, w.shape)
+            joined = ops.concatenate(results, axis=1)
+        return ops.reshape(joined, tensors[0].shape)
 
     def matrices(self, w):
         """The matrices that are made orthogonal, each for itself.

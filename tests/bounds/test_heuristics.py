@@ -1,7 +1,6 @@
 """Models without a theory: what is warned of, and what is refused."""
 
 import re
-import warnings
 
 import keras
 import numpy as np
@@ -10,35 +9,13 @@ from keras import layers
 from keras import losses
 from keras import ops
 
+from tests.bounds.cases import constants
+from tests.bounds.cases import curvatures
+from tests.bounds.cases import dense
+from tests.bounds.cases import quiet
 from tests.helpers import assert_close
 from tf_spectral.bounds import LayerwiseSmoothness
 from tf_spectral.losses import SumOfSquares
-
-
-def dense(*activations, width=4, **options):
-    model = keras.Sequential([layers.Input((width,))])
-    for activation in activations:
-        model.add(layers.Dense(width, activation=activation, **options))
-    return model
-
-
-def curvatures(record, norms=None):
-    norms = np.ones(len(record.shapes)) if norms is None else norms
-    p2 = record.squared_bounds_from_norms(np.asarray(norms, "float64"))
-    return ops.convert_to_numpy(p2) - record.offset
-
-
-def constants(record):
-    loss = record.get_config()["loss"]
-    return loss["d1"], loss["d2"]
-
-
-def quiet(model, *args, **options):
-    """The record, with its warning caught."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return LayerwiseSmoothness.from_model(model, *args, **options)
-
 
 # Heuristics.
 

@@ -101,18 +101,18 @@ def as_learning_rate(value):
     return float(value) if is_number else value
 
 
-def concrete_value(variable):
-    """The value of a variable as an array, also while a graph is built.
+def concretely(function):
+    """What a function without arguments returns, not a part of any graph.
 
     Args:
-        variable: `keras.Variable`.
+        function: Function that may read variables.
 
     Returns:
-        NumPy array.
+        Its result, with tensors that have values.
     """
     if backend.backend() == "tensorflow":
         import tensorflow as tf
 
         with tf.init_scope():
-            return ops.convert_to_numpy(variable)
-    return ops.convert_to_numpy(variable)
+            return function()
+    return function()

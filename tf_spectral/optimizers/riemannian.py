@@ -1,20 +1,17 @@
 """RiemannianOptimizer: moves orthogonal weights along their manifold."""
 
 import contextlib
-import math
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from tf_spectral.constraints import Orthogonal
-from tf_spectral.linalg.norms import as_matrix
-from tf_spectral.linalg.orthogonal import nearest_orthogonal
+from tf_spectral.linalg.orthogonal import orthogonality_error
 from tf_spectral.linalg.orthogonal import reorthogonalize
 from tf_spectral.optimizers import checks
 from tf_spectral.optimizers.in_place import InPlaceOptimizer
-from tf_spectral.optimizers.in_place import concrete_value
+from tf_spectral.optimizers.in_place import concretely
 
 # A start further than this from orthogonal is worth a word.
 TOLERANCE = 1e-4
@@ -65,7 +62,8 @@ class RiemannianOptimizer(InPlaceOptimizer):
         self._on_manifold = [
             isinstance(v.constraint, Orthogonal) for v in variables
         ]
-        self._blocks = [getattr(v.constraint, "blocks", 1) for v in variables]
+        # Kept, for they are lifted from the variables during a step.
+        self._constraints = [v.constraint for v in variables]
         self.check_manifold(
             [v for v, on in zip(variables, self._on_manifold) if on]
         )
@@ -83,11 +81,12 @@ class RiemannianOptimizer(InPlaceOptimizer):
                 self._warn_of_start(variable)
 
     def _warn_of_start(self, variable):
-        value = concrete_value(variable).astype("float64")
-        rows, blocks = math.prod(value.shape[:-1]), variable.constraint.blocks
-        error = max(
-            _orthogonality_error(block)
-            for block in np.split(value.reshape(rows, -1), blocks, axis=1)
+        matrices = variable.constraint.matrices
+        error = concretely(
+            lambda: max(
+                float(ops.convert_to_numpy(orthogonality_error(matrix)))
+                for matrix in matrices(variable)
+            )
         )
         if not error <= TOLERANCE:
             warnings.warn(
@@ -123,23 +122,6 @@ class RiemannianOptimizer(InPlaceOptimizer):
     def correction_steps(self, place):
         """Every how many steps rounding is removed from a variable."""
         raise NotImplementedError
-
-    def by_blocks(self, place, function, *tensors):
-        """A function of matrices, applied to each that has to be orthogonal.
-
-        Args:
-            place: Integer, which of the trainable variables it is about.
-            function: Function of as many matrices as there are tensors.
-            *tensors: Of the shape of the variable.
-
-        Returns:
-            Tensor of that shape.
-        """
-        shape = tensors[0].shape
-        n = self._blocks[place]
-        parts = [ops.split(as_matrix(t), n, axis=1) for t in tensors]
-        results = [function(*matrices) for matrices in zip(*parts)]
-        return ops.reshape(ops.concatenate(results, axis=1), shape)
 
     @property
     def variables(self):
@@ -184,10 +166,11 @@ class RiemannianOptimizer(InPlaceOptimizer):
 
         def corrected():
             value = ops.convert_to_tensor(variable)
+            constraint = self._constraints[place]
             return ops.cond(
                 ops.equal(steps, 0),
-                lambda: self.by_blocks(place, nearest_orthogonal, value),
-                lambda: self.by_blocks(place, reorthogonalize, value),
+                lambda: constraint(value),
+                lambda: constraint.by_blocks(reorthogonalize, value),
             )
 
         self.assign_if(ops.equal(steps % period, 0), variable, corrected)
@@ -207,10 +190,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
         # An average of orthogonal matrices is not orthogonal.
         for place, variable in enumerate(self._trainable_variables):
             if self._on_manifold[place]:
-                value = ops.convert_to_tensor(variable)
-                variable.assign(
-                    self.by_blocks(place, nearest_orthogonal, value)
-                )
+                variable.assign(self._constraints[place](variable))
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
@@ -254,8 +234,3 @@ def _lifted_constraints(variables):
     finally:
         for variable, constraint in held:
             variable.constraint = constraint
-
-
-def _orthogonality_error(w):
-    w = w.T if w.shape[0] < w.shape[1] else w
-    return float(np.linalg.norm(w.T @ w - np.eye(w.shape[1]), 2))

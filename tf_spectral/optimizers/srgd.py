@@ -101,8 +101,8 @@ class SRGD(RiemannianOptimizer):
 
         def moved():
             value = ops.convert_to_tensor(variable)
-            new = self.by_blocks(
-                place, lambda w, g: self._moved(w, g, rate), value, gradient
+            new = self._constraints[place].by_blocks(
+                lambda w, g: self._moved(w, g, rate), value, gradient
             )
             # A huge gradient may overflow on the way.
             return ops.where(ops.isfinite(ops.sum(new)), new, value)
