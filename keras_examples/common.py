@@ -10,9 +10,11 @@ import time
 import keras
 
 import tf_spectral
-from tf_spectral import callbacks
 from tf_spectral import datasets
 from tf_spectral import plotting
+from tf_spectral.callbacks import SpectrumMonitor
+from tf_spectral.constraints import Orthogonal
+from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 
 CELLS = ("spectral", "orthogonal", "simple", "irnn", "lstm", "gru")
@@ -91,7 +93,15 @@ def train_cells(args, build_model, make, validation_size, **fit_options):
     return logs
 
 
-def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
+def fit_stream(
+    model,
+    make_data,
+    iterations,
+    folder,
+    steps=100,
+    callbacks=(),
+    **fit_options,
+):
     """Trains on an endless stream, and goes on where a killed run stopped.
 
     Args:
@@ -102,6 +112,7 @@ def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
             whole epochs.
         folder: `pathlib.Path`, where the log and the backup go.
         steps: Batches in an epoch, the unit of the log.
+        callbacks: Further Keras callbacks, called first.
         **fit_options: Passed on to `model.fit`.
 
     Returns:
@@ -118,6 +129,7 @@ def fit_stream(model, make_data, iterations, folder, steps=100, **fit_options):
         epochs=math.ceil(iterations / steps),
         shuffle=False,
         callbacks=[
+            *callbacks,
             *spectrum_monitors(model),
             SecondsLogger(),
             keras.callbacks.CSVLogger(log, append=done > 0),
@@ -148,8 +160,15 @@ def report(logs, baseline, quantity, path):
 
 def spectrum_monitors(model):
     """A list of one `SpectrumMonitor`, empty if it had nothing to do."""
-    watched = any(isinstance(layer, SpectralRNN) for layer in model.layers)
-    return [callbacks.SpectrumMonitor()] if watched else []
+    watched = any(
+        isinstance(layer, SpectralRNN)
+        or (
+            isinstance(layer, OrthogonalRNN)
+            and isinstance(layer.recurrent_constraint, Orthogonal)
+        )
+        for layer in model.layers
+    )
+    return [SpectrumMonitor()] if watched else []
 
 
 def completed_epochs(backup):
@@ -180,7 +199,7 @@ def write_command(folder, args):
     settings = {
         key: str(value)
         for key, value in sorted(vars(args).items())
-        if key not in ("cell", "iterations", "out", "export")
+        if key not in ("cell", "method", "iterations", "out", "export")
     }
     if completed_epochs(folder / "backup") and path.exists():
         if json.loads(path.read_text())["settings"] != settings:

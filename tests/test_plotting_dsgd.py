@@ -64,6 +64,12 @@ def test_update_curves_of_files(tmp_path):
     assert is_drawn(figure, tmp_path / "loss.png")
 
 
+def test_update_curves_mark_a_baseline():
+    figure = plotting.update_curves({"A": UPDATES}, baseline=0.25)
+    assert legend(figure) == ["A", "Baseline, 0.25"]
+    assert {y for _, y in lines(figure)["Baseline, 0.25"]} == {0.25}
+
+
 def test_update_curves_leave_out_rows_without_the_metric():
     figure = plotting.update_curves({"A": UPDATES}, "test_accuracy")
     assert lines(figure)["A"] == [(1, 0.1), (3, 0.3)]

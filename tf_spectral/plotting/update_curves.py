@@ -1,5 +1,6 @@
 """A metric over updates or epochs, for several runs."""
 
+from tf_spectral.plotting.canvas import REFERENCE
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
 from tf_spectral.plotting.canvas import new_figure
@@ -9,7 +10,13 @@ from tf_spectral.plotting.positions import positions
 
 
 def update_curves(
-    logs, metric="loss", log_scale=False, title=None, ylabel=None, dashed=()
+    logs,
+    metric="loss",
+    log_scale=False,
+    title=None,
+    ylabel=None,
+    dashed=(),
+    baseline=None,
 ):
     """Draws one column of several logs, a curve for each.
 
@@ -27,6 +34,8 @@ def update_curves(
         title: Title of the figure. `None` makes one from `metric`.
         ylabel: Name of the vertical axis. `None` takes `metric`.
         dashed: Labels of the curves to draw in dashes. Defaults to none.
+        baseline: A number to mark by a dotted line, or `None`. Defaults to
+            `None`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -56,6 +65,9 @@ def update_curves(
     palette = colors(len(curves))
     for color, (label, (x, y)) in zip(palette, curves.items(), strict=True):
         draw_line(axes, x, y, color, label, "--" if label in dashed else "-")
+    if baseline is not None:
+        text = f"Baseline, {baseline:.4g}"
+        axes.axhline(baseline, label=text, **REFERENCE)
     if log_scale:
         axes.set_yscale("log", nonpositive="mask")
     axes.legend()
