@@ -8,6 +8,7 @@ better than all others of its two rows.
 
 import math
 
+from keras import backend
 from keras import ops
 
 from tf_spectral.linalg.checks import check_rank
@@ -102,8 +103,7 @@ def _rounds(scores, free, target, max_rounds):
     rows = ops.arange(m, dtype="int32")
 
     def step(seen, free, mate, best):
-        named = ops.cast(ops.argmax(seen, axis=1), "int32")
-        value = ops.take(ops.reshape(seen, (-1,)), rows * m + named)
+        value, named = _best_partners(seen)
         mutual = ops.logical_and(ops.take(named, named) == rows, free)
         # Some pair is the best of all: no progress means that no pair scores.
         mutual = ops.logical_and(mutual, value > 0)
@@ -126,6 +126,18 @@ def _rounds(scores, free, target, max_rounds):
         return state[1:]
     more = None if max_rounds is None else max_rounds - 1
     return ops.while_loop(unfinished, body, state, maximum_iterations=more)[1:]
+
+
+def _best_partners(seen):
+    """The largest entry of each row and its place, of equal ones the first."""
+    if backend.backend() == "torch":
+        # Its `top_k` takes any of equal entries.
+        named = ops.cast(ops.argmax(seen, axis=1), "int32")
+        places = ops.arange(seen.shape[0], dtype="int32") * seen.shape[1]
+        return ops.take(ops.reshape(seen, (-1,)), places + named), named
+    # At 1024 rows in a third of the time of `argmax`.
+    value, named = ops.top_k(seen, 1)
+    return value[:, 0], ops.cast(named[:, 0], "int32")
 
 
 def _hidden(scores, free):

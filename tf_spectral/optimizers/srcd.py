@@ -180,10 +180,12 @@ class SRCD(RiemannianOptimizer):
     def _best(self, place, variable, gradient):
         s = skew_gradient(ops.convert_to_tensor(variable), gradient)
         finite = ops.isfinite(ops.sum(s))
-        direction = self._moments[place].directions(s / math.sqrt(2), finite)
-        direction = ops.where(finite, direction, ops.zeros_like(direction))
-        best = coordinates.best_pairs(direction, self._sizes[place])
-        return *best, finite
+        # All pairs alike: the factor 1/sqrt(2) waits until they are few.
+        scale = 1.0 if self.adaptive else 1 / math.sqrt(2)
+        if self.adaptive:
+            s = self._moments[place].directions(s / math.sqrt(2), finite)
+        rounds, best = coordinates.best_pairs(s, self._sizes[place])
+        return rounds, [scale * entries for entries in best], finite
 
     def _chosen(self, place, variable, gradient):
         d, sizes = variable.shape[0], self._sizes[place]
