@@ -48,6 +48,7 @@ test-lowest:
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/recurrent.py
 	$(BIN)/python benchmarks/optimizers.py
+	$(BIN)/python benchmarks/orthogonal.py
 
 docs: $(VENV)/ready
 	$(BIN)/pip install --quiet -e .[docs]

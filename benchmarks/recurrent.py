@@ -2,11 +2,14 @@
 
     python benchmarks/recurrent.py                 # the whole table
     python benchmarks/recurrent.py --row 0         # its first row
+    python benchmarks/recurrent.py --orthogonal    # orthogonal RNNs alone
+    python benchmarks/recurrent.py --gated         # LSTM and GRU alone
     KERAS_BACKEND=jax python benchmarks/recurrent.py
 
 All sides of a row are timed in turn in one process; each number is the median
 of at least five. On TensorFlow each side runs with XLA and without, and the
-faster one counts. Run it on an otherwise idle machine.
+faster one counts. Peers from PyTorch are timed where they are installed (extra
+`peers`). Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -20,11 +23,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from recurrent_orthogonal import print_orthogonal
 from sides import SequentialReflectorCell
 from sides import torch_layer
 from timing import interleaved_medians
 from timing import machine
 
+from tf_spectral.layers import SpectralGRU
+from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 
 BACKEND = keras.backend.backend()
@@ -36,11 +42,18 @@ ROWS = [
     (300, 1024, 128, 16, 0.27),
     (300, 512, 20, 16, 0.25),
 ]
+# The same, the goal for time / the stock layer with as many gates.
+GATED_ROW = (784, 128, 128, 16, 1.15)
+SPECTRAL = {
+    "spectral": SpectralRNN,
+    "spectral lstm": SpectralLSTM,
+    "spectral gru": SpectralGRU,
+}
 
 
 def make_layer(side, units, reflectors):
-    if side == "spectral":
-        return SpectralRNN(units, reflectors=reflectors)
+    if side in SPECTRAL:
+        return SPECTRAL[side](units, reflectors=reflectors)
     if side == "sequential":
         return keras.layers.RNN(SequentialReflectorCell(units, reflectors))
     if side.startswith("torch"):
@@ -152,6 +165,23 @@ def print_rows(rows, repeats, forward):
         print(f"| {shape} | {goal} | {' | '.join(cells)} |", flush=True)
 
 
+def print_gated(row, repeats):
+    stock = {"spectral lstm": "lstm", "spectral gru": "gru"}
+    best = time_row(row, [*stock, *stock.values()], repeats)
+    print("\n### Gated layers: milliseconds a training step, and their ratio\n")
+    print("| T, units, batch, m | goal | spectral | stock | ratio |")
+    print("|---" * 5 + "|")
+    shape = ", ".join(str(n) for n in row[:4])
+    for sides in stock.items():
+        cells = [
+            f"{side} {best[side][0] * 1e3:.1f}{' xla' * best[side][1]}"
+            for side in sides
+        ]
+        ratio = best[sides[0]][0] / best[sides[1]][0]
+        cells.append(f"**{ratio:.2f}**")
+        print(f"| {shape} | ≤ {row[4]} | {' | '.join(cells)} |", flush=True)
+
+
 def print_extras(repeats):
     row = ROWS[0]
     print("\n### Reflectors one after another, as the paper describes\n")
@@ -188,6 +218,11 @@ def main():
     )
     parser.add_argument("--row", type=int, choices=range(len(ROWS)))
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--orthogonal", action="store_true")
+    parser.add_argument("--gated", action="store_true")
+    parser.add_argument(
+        "--length", type=int, default=1000, help="L of --orthogonal"
+    )
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--jit", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -195,11 +230,19 @@ def main():
         print_own_peak(args.memory_of, ROWS[args.row], args.jit)
         return
     print(machine())
+    if args.orthogonal:
+        print_orthogonal(args.length, args.repeats, compilations())
+        return
+    if args.gated:
+        print_gated(GATED_ROW, args.repeats)
+        return
     rows = ROWS if args.row is None else [ROWS[args.row]]
     print_rows(rows, args.repeats, forward=False)
     print_rows(rows[:1], args.repeats, forward=True)
     if args.row is None:
+        print_gated(GATED_ROW, args.repeats)
         print_extras(args.repeats)
+        print_orthogonal(args.length, args.repeats, compilations())
 
 
 if __name__ == "__main__":
