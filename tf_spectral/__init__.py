@@ -9,6 +9,7 @@ from tf_spectral import initializers
 from tf_spectral import layers
 from tf_spectral import linalg
 from tf_spectral import losses
+from tf_spectral import metrics
 from tf_spectral import optimizers
 from tf_spectral import parametrizations
 from tf_spectral import plotting

@@ -1,0 +1,121 @@
+"""Files that the user has put into a folder: found, or asked for."""
+
+import os
+import pathlib
+
+VARIABLE = "TF_SPECTRAL_DATA"
+
+
+def data_folder(subfolder, folder, advice, argument="folder"):
+    """Finds the folder of a data set.
+
+    Args:
+        subfolder: Its name in the folder that the environment variable
+            `TF_SPECTRAL_DATA` names.
+        folder: The folder itself, or `None` to go by that variable.
+        advice: Sentences for the message: what to download and where to put
+            it.
+        argument: What the caller calls `folder`. Defaults to `"folder"`.
+
+    Returns:
+        A `pathlib.Path` to an existing folder.
+
+    Raises:
+        ValueError: If there is no such folder.
+
+    Example:
+
+    >>> data_folder("ptb", None, "Put the files there.")
+    PosixPath('/data/ptb')
+    """
+    if folder is not None:
+        path = pathlib.Path(folder).expanduser()
+    elif os.environ.get(VARIABLE):
+        path = pathlib.Path(os.environ[VARIABLE]).expanduser() / subfolder
+    else:
+        raise missing(f"the folder {subfolder}/", folder, advice, argument)
+    if not path.is_dir():
+        raise missing(f"the folder {path}", folder, advice, argument)
+    return path
+
+
+def find_files(names, subfolder, folder, advice, argument="folder"):
+    """Finds the files of a data set.
+
+    Args:
+        names: Paths of the files inside the folder of the data set.
+        subfolder: As in `data_folder`.
+        folder: As in `data_folder`.
+        advice: As in `data_folder`.
+        argument: As in `data_folder`. Defaults to `"folder"`.
+
+    Returns:
+        A list with a `pathlib.Path` for each name.
+
+    Raises:
+        ValueError: If the folder or some of the files are absent; all of
+            those are named.
+
+    Example:
+
+    >>> find_files(["input.txt"], "tinyshakespeare", None, "Put it there.")
+    [PosixPath('/data/tinyshakespeare/input.txt')]
+    """
+    root = data_folder(subfolder, folder, advice, argument)
+    paths = [root / name for name in names]
+    absent = [str(path) for path in paths if not path.is_file()]
+    if absent:
+        raise missing(" and ".join(absent), folder, advice, argument)
+    return paths
+
+
+def missing(what, folder, advice, argument="folder"):
+    """The error that says which data are absent and how to get them.
+
+    Args:
+        what: Name of the folder or the files that were looked for.
+        folder: What the caller passed.
+        advice: As in `data_folder`.
+        argument: As in `data_folder`. Defaults to `"folder"`.
+
+    Returns:
+        A `ValueError`, to be raised.
+
+    Example:
+
+    >>> raise missing("/data/ptb/ptb.train.txt", None, "Put it there.")
+    """
+    received = f"{argument}={folder if folder is None else str(folder)!r}"
+    if folder is None:
+        received += f", {VARIABLE}={os.environ.get(VARIABLE)!r}"
+    return ValueError(
+        f"Argument `{argument}`, or where it is None the environment variable "
+        f"{VARIABLE} and the name of the data set, must lead to the data; "
+        f"nothing is downloaded. Expected {what}. {advice} "
+        f"Received: {received}"
+    )
+
+
+def read_text(path):
+    """Reads a text file, with every end of a line as a newline.
+
+    Args:
+        path: A `pathlib.Path`.
+
+    Returns:
+        A string.
+
+    Raises:
+        ValueError: If the file is not UTF-8.
+
+    Example:
+
+    >>> read_text(pathlib.Path("input.txt"))[:5]
+    'First'
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected text in UTF-8, Received: {error}"
+        ) from error

@@ -1,0 +1,190 @@
+"""Examples that carry several labels at once."""
+
+import zipfile
+
+import numpy as np
+
+from tf_spectral.datasets.arguments import check_integer
+from tf_spectral.datasets.files import data_folder
+from tf_spectral.datasets.files import missing
+from tf_spectral.datasets.files import read_text
+from tf_spectral.datasets.pixel_images import check_split
+from tf_spectral.datasets.sparse_text import read_sparse_text
+
+TEST_SPLIT = 0.2
+ADVICE = (
+    "Download the set from the extreme classification repository, "
+    "http://manikvarma.org/downloads/XC/XMLRepository.html, and put its files "
+    "NAME_data.txt, NAME_trSplit.txt and NAME_tstSplit.txt (as for Bibtex and "
+    "Mediamill) or NAME_train.txt and NAME_test.txt into the folder "
+    "multilabel of $TF_SPECTRAL_DATA, or into one that you pass. A first line "
+    "holds the numbers of examples, features and labels, each further line an "
+    "example as label,label feature:value feature:value. Or put a NAME.npz "
+    "there with the arrays x_train, y_train, x_test and y_test, or x and y."
+)
+
+
+def multilabel(
+    name="bibtex", folder=None, validation_split=0.0, seed=0, split=0
+):
+    """Loads a set of examples with several labels each.
+
+    | `name`        | features | labels | train  | test   |
+    |---------------|----------|--------|--------|--------|
+    | `"bibtex"`    | 1836     | 159    | 4880   | 2515   |
+    | `"mediamill"` | 120      | 101    | 30,993 | 12,914 |
+
+    Any other name works too if the folder holds, whether in capitals or not,
+
+    1.  `<name>.npz` with the arrays `x_train`, `y_train`, `x_test`, `y_test`,
+        or with `x` and `y` alone; a fifth is then set apart as test set, by
+        `seed`, and results compare with nothing published;
+    2.  `<name>_train.txt` and `<name>_test.txt`, in the sparse text format of
+        the extreme classification repository;
+    3.  `<name>_data.txt` in that format, with `<name>_trSplit.txt` and
+        `<name>_tstSplit.txt`: the numbers, from 1, of the examples of either
+        part, a column for each of several splits;
+
+    in this order. The arrays are dense: sets with some thousands of features
+    and labels fit into memory, the extreme ones do not.
+
+    Args:
+        name: Name of the set. Defaults to `"bibtex"`.
+        folder: Folder with the files. `None` takes the folder `multilabel`
+            in the folder that the environment variable `TF_SPECTRAL_DATA`
+            names. Nothing is downloaded. Defaults to `None`.
+        validation_split: Share of the training examples that is set apart at
+            random, at least 0 and below 1. With 0 the validation arrays are
+            empty. Defaults to `0.0`.
+        seed: Non-negative integer, for the splits. Defaults to `0`.
+        split: Column of the split files, from 0, a non-negative integer. The
+            other formats have no use for it. Defaults to `0`.
+
+    Returns:
+        Three pairs `(x_train, y_train), (x_val, y_val), (x_test, y_test)` of
+        `float32` arrays: `x` of shape `(n, features)`, as in the files, and
+        `y` of shape `(n, labels)`, zeros and ones.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a file is absent
+            or malformed.
+
+    Example:
+
+    >>> train, val, test = multilabel("bibtex")
+    >>> train[0].shape, train[1].shape
+    ((4880, 1836), (4880, 159))
+
+    Precision among the k highest scores is
+    `keras.metrics.Precision(top_k=k)`.
+
+    Reference: Bhatia et al., "The extreme classification repository", 2016;
+    Zhang et al., [2018](https://arxiv.org/abs/1803.09327), appendix C.1.1.
+    """
+    check_integer("seed", seed, minimum=0)
+    check_integer("split", split, minimum=0)
+    check_split(validation_split)
+    train, test = _load(name, folder, split)
+    rng = np.random.default_rng(seed)
+    if test is None:
+        train, test = _random_split(*train, TEST_SPLIT, rng)
+    train, val = _random_split(*train, validation_split, rng)
+    return train, val, test
+
+
+def _load(name, folder, split):
+    root = data_folder("multilabel", folder, ADVICE)
+    files = {path.name.lower(): path for path in root.iterdir()}
+
+    def find(*endings):
+        paths = [files.get(f"{name}{end}".lower()) for end in endings]
+        return paths if all(paths) else None
+
+    if paths := find(".npz"):
+        return _read_npz(*paths)
+    if paths := find("_train.txt", "_test.txt"):
+        train, test = map(read_sparse_text, paths)
+        _check_alike(paths[1], train, test)
+        return train, test
+    if paths := find("_data.txt", "_trSplit.txt", "_tstSplit.txt"):
+        x, y = read_sparse_text(paths[0])
+        train, test = (_read_split(path, split, len(x)) for path in paths[1:])
+        if shared := set(train).intersection(test):
+            raise ValueError(
+                f"{paths[2]}: expected other examples than in "
+                f"{paths[1].name}, Received: {min(shared) + 1} in both"
+            )
+        return (x[train], y[train]), (x[test], y[test])
+    what = f"the files of {name!r} in {root}"
+    raise missing(what, folder, ADVICE)
+
+
+def _read_npz(path):
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: expected an .npz file of NumPy's savez")
+    with np.load(path, allow_pickle=False) as arrays:
+        names = set(arrays.files)
+        for parts in (("_train", "_test"), ("",)):
+            if all(names >= {"x" + part, "y" + part} for part in parts):
+                pairs = [_read_pair(path, arrays, part) for part in parts]
+                break
+        else:
+            raise ValueError(
+                f"{path}: expected arrays x_train, y_train, x_test and "
+                f"y_test, or x and y, Received: {sorted(names)}"
+            )
+    if len(pairs) == 1:
+        return pairs[0], None
+    _check_alike(path, *pairs)
+    return pairs
+
+
+def _read_pair(path, arrays, part):
+    x, y = arrays["x" + part], arrays["y" + part]
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+        raise ValueError(
+            f"{path}: expected x{part} and y{part} of shapes (n, features) "
+            f"and (n, labels), Received: {x.shape} and {y.shape}"
+        )
+    x = x.astype("float32")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{path}: expected finite numbers in x{part}")
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError(f"{path}: expected zeros and ones in y{part}")
+    return x, y.astype("float32")
+
+
+def _check_alike(path, train, test):
+    widths = [tuple(a.shape[1] for a in pair) for pair in (train, test)]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"{path}: expected as many features and labels in the test part "
+            f"as in the training part, {widths[0]}, Received: {widths[1]}"
+        )
+
+
+def _read_split(path, split, count):
+    numbers = []
+    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        field = fields[split] if split < len(fields) else ""
+        if not field.isdecimal() or not 1 <= int(field) <= count:
+            raise ValueError(
+                f"{path}, line {line_number}: expected in column {split + 1} "
+                f"(split={split}) the number of an example, 1 to {count}, "
+                f"Received: {field!r}"
+            )
+        numbers.append(int(field) - 1)
+    if not numbers:
+        raise ValueError(
+            f"{path}: expected numbers of examples, Received: none"
+        )
+    return numbers
+
+
+def _random_split(x, y, fraction, rng):
+    order = rng.permutation(len(x))
+    apart, rest = np.split(order, [round(fraction * len(x))])
+    return (x[rest], y[rest]), (x[apart], y[apart])
