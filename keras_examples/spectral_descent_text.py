@@ -1,0 +1,227 @@
+"""Optimizers of one recurrent network on the next character of a text."""
+
+import json
+import os
+import pathlib
+import pydoc_data.topics
+import statistics
+import tempfile
+import time
+
+import keras
+import numpy as np
+
+from tf_spectral import datasets
+from tf_spectral import plotting
+from tf_spectral.callbacks import LipschitzEstimator
+from tf_spectral.optimizers import SpectralDescent
+
+# Optimizer by learning rate, and the grid that the rate is from. A rate of 1
+# with measured constants is the one that theory asks for.
+METHODS = {
+    "sgd": (keras.optimizers.SGD, (0.3, 1.0, 3.0, 10.0)),
+    "adam": (keras.optimizers.Adam, (1e-3, 3e-3, 1e-2, 3e-2)),
+    "muon": (
+        lambda rate: keras.optimizers.Muon(rate, adam_lr_ratio=0.1),
+        (3e-3, 1e-2, 3e-2, 0.1),
+    ),
+    "spectral": (SpectralDescent, (1.0, 10.0, 100.0, 1000.0)),
+    "spectral_constant": (
+        lambda rate: SpectralDescent(rate, lipschitz=1.0),
+        (0.01, 0.03, 0.1, 0.3),
+    ),
+    "spectral_rms": (
+        lambda rate: SpectralDescent(rate, lipschitz=1.0, preconditioner="rms"),
+        (3e-5, 1e-4, 3e-4, 1e-3),
+    ),
+    "spectral_adagrad": (
+        lambda rate: SpectralDescent(
+            rate, lipschitz=1.0, preconditioner="adagrad"
+        ),
+        (3e-4, 1e-3, 3e-3, 1e-2),
+    ),
+}
+NAMES = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "muon": "Muon",
+    "spectral": "spectral, measured constants",
+    "spectral_constant": "spectral, one constant",
+    "spectral_rms": "RMSspectral",
+    "spectral_adagrad": "ADAspectral",
+}
+# Batches in a row of the log.
+STEPS = 50
+
+
+def main(args):
+    tokens, vocabulary = read_text(args.text)
+    cut = int(0.9 * len(tokens))
+    parts = [
+        datasets.stateful_batches(part, args.batch, args.length)
+        for part in (tokens[:cut], tokens[cut:])
+    ]
+    print(f"{len(tokens)} characters, {len(vocabulary)} different ones")
+    curves, summary = {}, {}
+    for method in args.method:
+        rate, grid = best_rate(method, parts, len(vocabulary), args)
+        runs = [
+            fit(method, rate, seed, parts, len(vocabulary), args)
+            for seed in range(args.seeds)
+        ]
+        curves[method] = mean_of(runs)
+        summary[method] = {"rate": rate, "grid": grid}
+    seconds = step_seconds(parts, len(vocabulary), summary, args)
+    report(curves, summary, seconds, args)
+
+
+def read_text(path):
+    """Numbers of characters, and the characters."""
+    if path is not None or os.environ.get("TF_SPECTRAL_DATA"):
+        return datasets.characters(path)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "input.txt"
+        file.write_text("\n".join(pydoc_data.topics.topics.values()))
+        return datasets.characters(file)
+
+
+def build_model(method, rate, classes, seed, args):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((args.length,), dtype="int32"),
+            keras.layers.Embedding(
+                classes,
+                classes,
+                embeddings_initializer="identity",
+                trainable=False,
+            ),
+            keras.layers.SimpleRNN(
+                args.units,
+                recurrent_initializer="orthogonal",
+                return_sequences=True,
+            ),
+            keras.layers.Dense(classes),
+        ]
+    )
+    make, _ = METHODS[method]
+    model.compile(
+        optimizer=make(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def batches(x, y, seed, args):
+    """Endless batches of windows, drawn without regard to their order."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(x))
+        for start in range(0, len(x) - args.batch + 1, args.batch):
+            chosen = order[start : start + args.batch]
+            yield x[chosen], y[chosen]
+
+
+def estimators(method, x, y, args):
+    if method != "spectral":
+        return []
+    return [LipschitzEstimator(x[: args.batch], y[: args.batch], every=50)]
+
+
+def fit(method, rate, seed, parts, classes, args, updates=None):
+    """Trains one model; returns the columns of its log."""
+    (x, y), validation = parts
+    model = build_model(method, rate, classes, seed, args)
+    history = model.fit(
+        batches(x, y, seed, args),
+        steps_per_epoch=STEPS,
+        epochs=(updates or args.updates) // STEPS,
+        callbacks=[
+            *estimators(method, x, y, args),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+        verbose=0,
+    ).history
+    loss = np.array(history["loss"])
+    rows = len(loss)
+    columns = {"update": STEPS * np.arange(1.0, rows + 1), "loss": loss}
+    final = model.evaluate(*validation, batch_size=256, verbose=0)
+    columns["val_loss"] = np.array([np.nan] * (rows - 1) + [final])
+    print(f"{NAMES[method]:>30}, rate {rate:g}, seed {seed}: {final:.4f}")
+    return columns
+
+
+def best_rate(method, parts, classes, args):
+    """The rate of the grid with the least validation loss, and all losses."""
+    grid = {}
+    for rate in METHODS[method][1]:
+        run = fit(method, rate, 0, parts, classes, args, args.grid_updates)
+        value = run["val_loss"][-1]
+        grid[rate] = float(value) if np.isfinite(value) else float("inf")
+    return min(grid, key=grid.get), grid
+
+
+def mean_of(runs):
+    rows = min(len(run["loss"]) for run in runs)
+    columns = {
+        name: np.mean([run[name][:rows] for run in runs], axis=0)
+        for name in ("update", "loss")
+    }
+    final = [run["val_loss"][-1] for run in runs]
+    columns["val_loss"], columns["deviation"] = np.mean(final), np.std(final)
+    return columns
+
+
+def step_seconds(parts, classes, summary, args, repeats=7, steps=10):
+    """Median seconds of a training step of each method, timed in turn."""
+    (x, y), _ = parts
+    batch = x[: args.batch], y[: args.batch]
+    models, seconds = {}, {method: [] for method in summary}
+    for method, found in summary.items():
+        model = build_model(method, found["rate"], classes, 0, args)
+        model.fit(*batch, callbacks=estimators(method, *batch, args), verbose=0)
+        models[method] = model
+    for turn in range(repeats + 1):
+        for method, model in models.items():
+            start = time.perf_counter()
+            for _ in range(steps):
+                model.train_on_batch(*batch)
+            if turn:
+                took = (time.perf_counter() - start) / steps
+                seconds[method].append(took)
+    return {method: statistics.median(s) for method, s in seconds.items()}
+
+
+def report(curves, summary, seconds, args):
+    print("\n| optimizer | rate | validation loss | milliseconds a step |")
+    print("|---|---|---|---|")
+    for method, columns in curves.items():
+        summary[method]["val_loss"] = columns["val_loss"]
+        summary[method]["milliseconds"] = 1e3 * seconds[method]
+        print(
+            f"| {NAMES[method]} | {summary[method]['rate']:g} | "
+            f"{columns['val_loss']:.4f} ({columns['deviation']:.4f}) | "
+            f"{1e3 * seconds[method]:.2f} |"
+        )
+        log = np.stack([columns["update"], columns["loss"]], axis=1)
+        path = args.out / f"{method}.csv"
+        np.savetxt(path, log, "%.6g", ",", header="update,loss", comments="")
+    path = args.out / "summary.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    logs = {NAMES[method]: columns for method, columns in curves.items()}
+    figure = plotting.update_curves(logs, ylabel="Loss (nats a character)")
+    figure.savefig(args.out / "loss.png", dpi=150)
+    logs = {
+        NAMES[method]: {
+            "update": columns["update"] * seconds[method],
+            "loss": columns["loss"],
+        }
+        for method, columns in curves.items()
+    }
+    figure = plotting.update_curves(
+        logs, title="Loss over time", ylabel="Loss (nats a character)"
+    )
+    figure.axes[0].set_xlabel("Seconds of training")
+    figure.savefig(args.out / "loss_by_time.png", dpi=150)
+    print(f"figures: {args.out}/*.png")
