@@ -1,0 +1,168 @@
+"""Recurrent networks on the UCR time series, set by set.
+
+    python keras_examples/ucr.py                       # every set found
+    python keras_examples/ucr.py --sets CBF ECG200 --seeds 5
+    python keras_examples/ucr.py --folder my/series    # one's own sets
+
+Table 4 of Zhang et al. (2018): RNN, LSTM, oRNN (one orthogonal factor of 16
+reflectors) and Spectral-RNN (16 in U, 16 in V), all with 32 units. A series of
+length L is read in L / n steps of n values, n the largest divisor of L up to
+its square root. Accuracy is the test accuracy at the smallest validation
+error, the mean over seeds. What is finished is kept in `runs.csv`, and a
+stopped run goes on from there.
+"""
+
+import argparse
+import csv
+import math
+import pathlib
+
+import common
+import keras
+import numpy as np
+import ucr_paper
+
+from tf_spectral import datasets
+from tf_spectral.initializers import GaussianReflectors
+
+CELLS = ("simple", "lstm", "ornn", "spectral")
+FIELDS = ("set", "cell", "seed", "accuracy", "validation", "epoch", "weights")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--folder", help="default: $TF_SPECTRAL_DATA/ucr")
+    add("--sets", nargs="+", help="default: all that are found")
+    add("--cell", nargs="+", choices=CELLS, default=list(CELLS))
+    add("--seeds", type=int, default=3)
+    add("--units", type=int, default=32)
+    add("--reflectors", type=int, default=16)
+    add("--sigma-radius", type=float, default=0.1)
+    add("--epochs", type=int, default=150)
+    add("--batch", type=int, default=32)
+    add("--learning-rate", type=float, default=3e-3)
+    add("--out", type=pathlib.Path, default=pathlib.Path("results/ucr"))
+    return parser.parse_args()
+
+
+def features_of_a_step(length):
+    """The largest divisor of the length up to its square root."""
+    return max(n for n in range(1, math.isqrt(length) + 1) if length % n == 0)
+
+
+def load(name, seed, args):
+    """Training, validation and test pairs `(x, y)`, and how many classes."""
+    *parts, classes = datasets.ucr(
+        name,
+        folder=args.folder,
+        seed=seed,
+        swap=args.folder is None and name in ucr_paper.SWAPPED,
+    )
+    features = features_of_a_step(parts[0][0].shape[1])
+    parts = [(x.reshape(len(x), -1, features), y) for x, y in parts]
+    return parts, len(classes)
+
+
+def build_model(cell, shape, classes, args, batches):
+    options = {
+        "reflectors": (
+            args.reflectors,
+            0 if cell == "ornn" else args.reflectors,
+        ),
+        "sigma_radius": args.sigma_radius,
+        "reflector_initializer": GaussianReflectors(0.1),
+        "trainable_initial_state": True,
+    }
+    kind = "orthogonal" if cell == "ornn" else cell
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            common.recurrent_layer(kind, args.units, options),
+            keras.layers.Dense(classes),
+        ]
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        args.learning_rate, args.epochs * batches
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def run(name, cell, seed, args):
+    """One training; returns a row of `runs.csv`."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    (train, validation, test), classes = load(name, seed, args)
+    batch = min(args.batch, len(train[0]))
+    batches = math.ceil(len(train[0]) / batch)
+    model = build_model(cell, train[0].shape[1:], classes, args, batches)
+    best = keras.callbacks.EarlyStopping(
+        monitor="val_accuracy",
+        mode="max",
+        patience=args.epochs,
+        restore_best_weights=True,
+    )
+    history = model.fit(
+        *train,
+        batch_size=batch,
+        epochs=args.epochs,
+        validation_data=validation,
+        validation_batch_size=512,
+        callbacks=[best, keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+    ).history["val_accuracy"]
+    _, accuracy = model.evaluate(*test, batch_size=512, verbose=0)
+    row = (name, cell, seed, accuracy, max(history), int(np.argmax(history)))
+    return dict(zip(FIELDS, (*row, model.count_params())))
+
+
+def read_rows(path):
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(path, row):
+    new = not path.exists()
+    with path.open("a") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main():
+    args = parse_arguments()
+    names = args.sets or datasets.ucr_names(args.folder)
+    args.out.mkdir(parents=True, exist_ok=True)
+    common.write_command(args.out, args)
+    path = args.out / "runs.csv"
+    key = ("set", "cell", "seed")
+    done = {tuple(row[k] for k in key) for row in read_rows(path)}
+    plan = [
+        (name, cell, seed)
+        for name in names
+        for cell in args.cell
+        for seed in range(args.seeds)
+    ]
+    bar = keras.utils.Progbar(len(plan), unit_name="training")
+    for name, cell, seed in plan:
+        if (name, cell, str(seed)) not in done:
+            append_row(path, run(name, cell, seed, args))
+        bar.add(1)
+    table = ucr_paper.table(read_rows(path), names, args.cell)
+    (args.out / "table.md").write_text(table)
+    print("\n" + table)
+
+
+if __name__ == "__main__":
+    main()
