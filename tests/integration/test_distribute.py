@@ -103,6 +103,25 @@ options = [
 print(json.dumps([compare(maker(**o), x, y) for o in options]))
 """
 
+# The same, but for the options.
+SPECTRAL_DESCENT = (
+    DSGD[: DSGD.index("options = [")].replace("DSGD", "SpectralDescent")
+    + """
+options = [
+    {"lipschitz": 4.0, "momentum": 0.5, "polar_accuracy": "exact"},
+    {"lipschitz": {"kernel": 4.0, "default": 1.0}, "update": "greedy"},
+    {
+        "learning_rate": 0.01,
+        "lipschitz": 1.0,
+        "preconditioner": "rms",
+        "polar_accuracy": "exact",
+        "radius": 0.1,
+    },
+]
+print(json.dumps([compare(maker(**o), x, y) for o in options]))
+"""
+)
+
 RIEMANNIAN = """
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.optimizers import SRCD
@@ -145,8 +164,8 @@ print(json.dumps([compare(make, x, y) for make in makers]))
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
 @pytest.mark.parametrize(
     "script",
-    [SPECTRAL_RNN, DSGD, RIEMANNIAN],
-    ids=["spectral_rnn", "dsgd", "riemannian"],
+    [SPECTRAL_RNN, DSGD, SPECTRAL_DESCENT, RIEMANNIAN],
+    ids=["spectral_rnn", "dsgd", "spectral_descent", "riemannian"],
 )
 def test_two_replicas_equal_one_device(script):
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}

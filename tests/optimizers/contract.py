@@ -17,6 +17,7 @@ from tf_spectral.constraints import Orthogonal
 from tf_spectral.optimizers import DSGD
 from tf_spectral.optimizers import SRCD
 from tf_spectral.optimizers import SRGD
+from tf_spectral.optimizers import SpectralDescent
 
 
 class Contender(NamedTuple):
@@ -74,6 +75,14 @@ def riemannian(optimizer, learning_rate=0.2, **fixed):
     )
 
 
+def spectral_descent(lipschitz, learning_rate=1.0, **fixed):
+    def make(model, **options):
+        rate = options.pop("learning_rate", learning_rate)
+        return SpectralDescent(rate, lipschitz, **fixed, **options)
+
+    return Contender(make, learning_rate, rounding=1e-3)
+
+
 OPTIMIZERS = {
     "dsgd_1": dsgd(norm=1),
     "dsgd_2": dsgd(norm=2, certified=True),
@@ -87,6 +96,15 @@ OPTIMIZERS = {
         selection="gauss_southwell",
         adaptive="rmsprop",
         learning_rate=0.05,
+    ),
+    "spectral_cyclic": spectral_descent(
+        4.0, update="cyclic", radius=0.3, polar_accuracy="fast"
+    ),
+    "spectral_rms": spectral_descent(
+        {"default": 1.0, "bias": 2.0},
+        0.002,
+        preconditioner="rms",
+        momentum=0.5,
     ),
     "srcd_cyclic": riemannian(SRCD, selection="cyclic", block_size=3),
 }

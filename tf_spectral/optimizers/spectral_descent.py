@@ -1,0 +1,275 @@
+"""SpectralDescent: steps along the sharp operator, of certified length."""
+
+import keras
+from keras import backend
+from keras import ops
+
+from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.optimizers import checks
+from tf_spectral.optimizers.block_constants import BlockConstants
+from tf_spectral.optimizers.block_constants import given_values
+from tf_spectral.optimizers.block_constants import step_scales
+from tf_spectral.optimizers.gradient_memory import PRECONDITIONERS
+from tf_spectral.optimizers.gradient_memory import GradientMemory
+from tf_spectral.optimizers.joint import JointOptimizer
+from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
+from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
+from tf_spectral.optimizers.layer_steps import greedy_spectral_steps
+from tf_spectral.optimizers.layer_steps import one_of
+from tf_spectral.optimizers.weight_values import BOUND
+from tf_spectral.optimizers.weight_values import checked_values
+
+UPDATES = ("simultaneous", "cyclic", "greedy")
+
+
+@keras.saving.register_keras_serializable("tf_spectral")
+class SpectralDescent(JointOptimizer):
+    """Spectral descent: the steepest step by the spectral norm, over `L`.
+
+    With a bound `L` of the curvature of the loss in a kernel, measured in the
+    spectral norm, the step
+
+        kernel <- kernel - learning_rate / L * ||G||_* polar(G)
+
+    lowers the loss by at least `||G||_*^2 / (2 L)` for `learning_rate=1`: `G`
+    is the full gradient, `||G||_*` its nuclear norm and `polar(G)` its polar
+    factor. Kernels of any rank count as matrices `(inputs, outputs)`; vectors
+    and scalars step by `learning_rate / L * G`.
+
+    Args:
+        learning_rate: Float, a schedule, or a callable: the theory's step is
+            `1.0`. Defaults to `1.0`.
+        lipschitz: The constants `L`. A positive number is that of all
+            weights; a dict has them by weight: its keys are names or ends of
+            paths (`"recurrent_kernel"`, `"head/kernel"`; the longer one wins)
+            and `"default"`. `"bound"`, as a whole or in a dict, leaves
+            them to `tf_spectral.callbacks.LipschitzEstimator`; until it has
+            set them their weights stay, and a warning follows. Where a
+            constant is infinite the weight stays. Defaults to `"bound"`.
+        update: `"simultaneous"` moves all weights in each step, which is not
+            covered by constants of one weight each; `"cyclic"` one after
+            another, `"greedy"` the one with the largest `||G||_*^2 / L`.
+            Defaults to `"simultaneous"`.
+        preconditioner: `None`, or `"rms"` or `"adagrad"` for RMSspectral and
+            ADAspectral: the step `polar(G / A) / A`, elementwise, with
+            `A = sqrt(epsilon + sqrt(v))` of squared gradients `v`, averaged or
+            summed. `L` then belongs to the norm `||A * step||` and is not
+            known: give a number and tune the learning rate. Defaults to
+            `None`.
+        momentum: Float in [0, 1). The step is made from the average
+            `m <- momentum * m + (1 - momentum) * G`. Averaging gradients, not
+            steps, keeps each step as short as its constant and `radius` ask
+            for, and lets noise cancel before the polar factor, which does
+            not shrink it. Defaults to `0.0`.
+        radius: `None`, or a positive number or a dict by weight: no step is
+            longer, in the norm of the weight (a trust region, in which a
+            constant may be valid). Defaults to `None`.
+        rho: Float in [0, 1), the decay of `"rms"`. Defaults to `0.95`.
+        epsilon: Positive float, see `preconditioner`. Defaults to `1e-8`.
+        polar_accuracy: `"standard"`, `"fast"` or `"exact"`, see
+            `tf_spectral.optimizers.DSGD`. Defaults to `"standard"`.
+        **kwargs: Those of every Keras optimizer. `clipnorm` is refused with
+            greedy updates: it makes all norms equal.
+
+    Attributes:
+        constants: Variable `(n,)`, `L` of each trainable variable, NaN
+            where it is not set.
+        radii: Variable `(n,)`, the longest step of each.
+        skipped_steps: Variable, how many steps met a gradient with NaN or
+            Inf, or too large to be squared. Such a step changes no weight and
+            no average; a warning follows.
+
+    Raises:
+        ValueError: If an argument is not among the named; when the optimizer
+            is built, if a name fits no weight or a weight has no constant.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), Dense(3, "softmax")])
+    >>> x, y = np.ones((8, 4), "float32"), np.zeros((8,), "int32")
+    >>> # Rows of x have squared length 4, see `LipschitzEstimator`.
+    >>> optimizer = SpectralDescent(lipschitz={"kernel": 4.0, "bias": 1.0})
+    >>> model.compile(optimizer, "sparse_categorical_crossentropy")
+    >>> losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+    >>> losses[0] > losses[1] > losses[2]
+    True
+
+    Reference: Carlson et al., "Preconditioned spectral descent for deep
+    learning", 2015.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        lipschitz=BOUND,
+        update="simultaneous",
+        preconditioner=None,
+        momentum=0.0,
+        radius=None,
+        rho=0.95,
+        epsilon=1e-8,
+        polar_accuracy="standard",
+        name="spectral_descent",
+        **kwargs,
+    ):
+        checks.check_among("update", update, UPDATES)
+        checks.check_among("preconditioner", preconditioner, PRECONDITIONERS)
+        checks.check_among("polar_accuracy", polar_accuracy, POLAR_ACCURACIES)
+        checks.check_decay("momentum", momentum)
+        checks.check_decay("rho", rho)
+        lipschitz = checked_values("lipschitz", lipschitz, measurable=True)
+        if radius is not None:
+            radius = checked_values("radius", radius)
+        _check_metric(preconditioner, lipschitz)
+        _check_clipnorm(update, kwargs)
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.lipschitz = lipschitz
+        self.update = update
+        self.preconditioner = preconditioner
+        self.momentum = momentum
+        self.radius = radius
+        self.rho = rho
+        self.epsilon = checked_values("epsilon", epsilon)
+        self.polar_accuracy = polar_accuracy
+
+    def build(self, variables):
+        if self.built:
+            return
+        given = given_values(self, [v.path for v in variables])
+        super().build(variables)
+        variables = self._trainable_variables
+        dtypes = {working_dtype(v.dtype) for v in variables}
+        self._dtype = "float64" if dtypes == {"float64"} else "float32"
+        self._blocks = BlockConstants(self, given, self._dtype)
+        self._memory = GradientMemory(self, variables)
+        self._scales = self._add("scales", (len(variables),), self._dtype)
+        self.skipped_steps = self._add("skipped_steps", (), "int32")
+
+    def _add(self, name, shape, dtype):
+        return self.add_variable(
+            shape, dtype=dtype, aggregation="only_first_replica", name=name
+        )
+
+    @property
+    def constants(self):
+        """Variable `(n,)`, `L` of each trainable variable or NaN."""
+        return self._blocks.values
+
+    @property
+    def radii(self):
+        """Variable `(n,)`, the longest step of each trainable variable."""
+        return self._blocks.radii
+
+    @property
+    def measured_weights(self):
+        """Places of the trainable variables whose constant is `"bound"`."""
+        return list(self._blocks.measured)
+
+    def set_constants(self, constants, radii=None):
+        """Sets constants, and how far steps may go.
+
+        Args:
+            constants: Dict from places of trainable variables to positive
+                numbers; infinity for no step.
+            radii: The same of the longest steps; the argument `radius` may
+                make them shorter. Defaults to none.
+
+        Raises:
+            ValueError: If a constant is not positive.
+        """
+        self._blocks.set(constants, radii or {})
+
+    def joint_step(self, gradients, variables, learning_rate):
+        places = [self._get_variable_index(v) for v in variables]
+        blocks = [None] * len(self._trainable_variables)
+        for place, gradient in zip(places, gradients):
+            # Makes one tensor of an embedding's slices.
+            shape = self._trainable_variables[place].shape
+            gradient = ops.reshape(gradient, shape)
+            blocks[place] = ops.cast(gradient, working_dtype(gradient.dtype))
+        blocks, metrics, finite = self._memory.remember(blocks)
+        constants = self._blocks.read()
+        chosen, steps = self._choose(blocks, constants)
+        rate = ops.cast(learning_rate, self._dtype)
+        radii = ops.convert_to_tensor(self.radii)
+        scales = step_scales(steps, rate, constants, radii)
+        moved = ops.logical_and(chosen, finite)
+        self._scales.assign(ops.where(moved, scales, ops.zeros_like(scales)))
+        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
+        return [
+            steps.directions[i]
+            if metrics[i] is None
+            else steps.directions[i] / metrics[i]
+            for i in places
+        ]
+
+    def _choose(self, blocks, constants):
+        """The mask of weights to move, and their steps."""
+        n = len(blocks)
+        accuracy, dtype = self.polar_accuracy, self._dtype
+        if self.update == "greedy":
+            roots = ops.sqrt(constants)
+            steps = greedy_spectral_steps(
+                blocks, ops.unstack(roots), accuracy, dtype
+            )
+            scores = ops.stack(steps.dual_norms) / roots
+            return one_of(n, ops.argmax(scores)), steps
+        if self.update == "cyclic":
+            chosen = one_of(n, self.iterations % n)
+        else:
+            chosen = ops.ones((n,), dtype="bool")
+        return chosen, chosen_spectral_steps(blocks, chosen, accuracy, dtype)
+
+    def update_step(self, gradient, variable, learning_rate):
+        # The scale knows the learning rate.
+        place = self._get_variable_index(variable)
+        scale = ops.convert_to_tensor(self._scales)[place]
+        dtype = backend.standardize_dtype(variable.dtype)
+        self.assign_sub_if(
+            scale > 0,
+            variable,
+            lambda: ops.cast(ops.cast(scale, gradient.dtype) * gradient, dtype),
+        )
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        checks.warn_of_skipped_steps(self)
+        self._blocks.warn_of_unset(self.name)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "lipschitz": _plain(self.lipschitz),
+            "update": self.update,
+            "preconditioner": self.preconditioner,
+            "momentum": self.momentum,
+            "radius": _plain(self.radius),
+            "rho": self.rho,
+            "epsilon": self.epsilon,
+            "polar_accuracy": self.polar_accuracy,
+        }
+
+
+def _plain(value):
+    # Keras wraps dicts that are attributes.
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _check_metric(preconditioner, lipschitz):
+    values = lipschitz.values() if isinstance(lipschitz, dict) else [lipschitz]
+    if preconditioner is not None and BOUND in values:
+        raise ValueError(
+            "Constants of the spectral norm say nothing of a preconditioned "
+            "step. Expected numbers such as lipschitz=1.0 beside "
+            f"preconditioner={preconditioner!r}, Received: "
+            f"lipschitz={lipschitz!r}"
+        )
+
+
+def _check_clipnorm(update, options):
+    if update == "greedy" and options.get("clipnorm"):
+        raise ValueError(
+            "`clipnorm` gives all gradients the same norm, and greedy updates "
+            "compare them. Expected clipnorm=None or another `update`, or "
+            f"`global_clipnorm`, Received: clipnorm={options['clipnorm']}"
+        )
