@@ -12,6 +12,7 @@ from tf_spectral.export.streaming import chain_of
 from tf_spectral.export.streaming import obstacle
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import OrthogonalRNNCell
+from tf_spectral.layers import SpectralDense
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.layers import SpectralRNNCell
 
@@ -65,6 +66,11 @@ STACKS = {
     "orthogonal": lambda: [
         OrthogonalRNN(6, trainable_initial_state=True, return_sequences=True),
         layers.RNN(OrthogonalRNNCell(4, activation="tanh")),
+    ],
+    "spectral_dense": lambda: [
+        SpectralDense(5, "relu", reflectors=1),
+        SpectralRNN(4),
+        SpectralDense(2, form="dense"),
     ],
     "simple": lambda: [layers.SimpleRNN(4, dropout=0.5)],
     "lstm": lambda: [layers.LSTM(4, recurrent_dropout=0.5)],

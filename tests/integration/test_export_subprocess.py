@@ -11,6 +11,9 @@ from keras import layers
 from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tf_spectral.export import export_saved_model
+from tf_spectral.layers import SpectralDense
+from tf_spectral.layers import SpectralGRU
+from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 
 pytestmark = pytest.mark.skipif(
@@ -53,8 +56,11 @@ def test_serves_where_the_library_is_missing(materialize, tmp_path):
         [
             layers.Input((5, 3)),
             SpectralRNN(8, reflectors=3, return_sequences=True),
+            SpectralDense(4, "tanh", reflectors=2, sigma_radius=0.5),
+            SpectralLSTM(4, reflectors=1, return_sequences=True),
+            SpectralGRU(4, return_sequences=True),
             layers.LSTM(4),
-            layers.Dense(2),
+            SpectralDense(2, form="dense"),
         ]
     )
     model.compile("adam", "mse")

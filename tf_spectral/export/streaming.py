@@ -9,6 +9,7 @@ from keras import ops
 from keras import tree
 
 from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.spectral_dense import SpectralDense
 
 
 class Stream:
@@ -190,6 +191,7 @@ _STEPWISE = (
     layers.SpatialDropout1D,
     layers.TimeDistributed,
     ModReLU,
+    SpectralDense,
 )
 _ALONG_AXES = (
     layers.BatchNormalization,

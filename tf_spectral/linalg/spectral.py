@@ -1,7 +1,11 @@
 """The matrix of given reflectors and singular values."""
 
+import numpy as np
 from keras import ops
 
+from tf_spectral.linalg.checks import check_rank
+from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.linalg.householder import apply_householder
 from tf_spectral.linalg.householder import compact_wy
 from tf_spectral.linalg.triangular import diagonal_matrix
 
@@ -52,6 +56,76 @@ def spectral_matrix(u_vectors, sigma, v_vectors):
     padding = [[0, n - min(shape)] for n in shape]
     diagonal = ops.pad(diagonal_matrix(sigma), padding)
     return diagonal - p @ ops.transpose(r)
+
+
+def times_diagonal_plus_low_rank(x, sigma, p, r):
+    """Rows times `diag(sigma) - P R^T`, never forming the matrix.
+
+    Args:
+        x: Floating tensor `(b, n_in)`.
+        sigma: Floating tensor `(min(n_in, n_out),)`.
+        p: Floating tensor `(n_in, m)`.
+        r: Floating tensor `(n_out, m)`.
+
+    Returns:
+        Tensor `(b, n_out)`.
+    """
+    scaled = _times_diagonal(x, sigma, r.shape[0])
+    return scaled - (x @ p) @ ops.transpose(r)
+
+
+def solve_spectral(y, u_vectors, sigma, v_vectors):
+    """Rows `x` with `x V diag(sigma) U^T = y`, for a square matrix.
+
+    Args:
+        y: Floating tensor `(..., n)`.
+        u_vectors: Floating tensor `(m_u, n)`, the reflectors of U.
+        sigma: Floating tensor `(n,)` without a zero.
+        v_vectors: Floating tensor `(m_v, n)`, the reflectors of V.
+
+    Returns:
+        Tensor of the shape and dtype of `y`; half precision is computed in
+        `float32`.
+
+    Raises:
+        ValueError: If `y` is not floating or has another width.
+    """
+    y = check_rank("y", y, None)
+    if y.shape[-1] != u_vectors.shape[1]:
+        raise ValueError(
+            "Argument `y` has the wrong width. Expected "
+            f"y.shape[-1]={u_vectors.shape[1]}, Received: y.shape={y.shape}"
+        )
+    rows = ops.cast(y, working_dtype(y.dtype))
+    # The inverse is U diag(1 / sigma) V^T.
+    rows = apply_householder(rows, u_vectors)
+    rows = rows / ops.cast(sigma, rows.dtype)
+    return ops.cast(apply_householder(rows, v_vectors, transpose=True), y.dtype)
+
+
+def truncated_sigma(sigma, rank):
+    """`sigma` with all but its `rank` largest entries in size set to zero.
+
+    Args:
+        sigma: Floating tensor `(k,)`.
+        rank: Integer from 0 to `k`.
+
+    Returns:
+        Tensor `(k,)`.
+
+    Raises:
+        ValueError: If `rank` is out of range.
+    """
+    size = sigma.shape[0]
+    integer = isinstance(rank, (int, np.integer)) and not isinstance(rank, bool)
+    if not integer or not 0 <= rank <= size:
+        raise ValueError(
+            "Argument `rank` must be an integer from 0 to "
+            f"{size}. Received: rank={rank}"
+        )
+    # By place, not by threshold: equal singular values are counted too.
+    place = ops.argsort(ops.argsort(-ops.abs(sigma)))
+    return ops.where(place < rank, sigma, ops.zeros_like(sigma))
 
 
 def _times_diagonal(rows, sigma, width):

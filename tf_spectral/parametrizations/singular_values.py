@@ -50,26 +50,75 @@ def weight_from_sigma(sigma, mode, center, radius):
     """The raw weight (NumPy) of the given singular values.
 
     Raises:
-        ValueError: If a bounded mode cannot hold them.
+        ValueError: If a bounded mode cannot hold them; the message says which
+            bounds would.
     """
-    sigma = np.asarray(sigma, "float64")
+    sigma = _to_host(sigma)
     if mode == "free":
         return sigma
     allowed = 0.0 if mode == "fixed" else radius
-    excess = np.abs(sigma - center).max(initial=0.0) - allowed
     # A hair of rounding is forgiven, as a float32 matrix carries it.
     hair = 1e-5 * max(center, 1.0)
-    if excess > (hair if mode == "fixed" else min(hair, radius / 10)):
+    hair = hair if mode == "fixed" else min(hair, radius / 10)
+    outside = int(np.sum(np.abs(sigma - center) > allowed + hair))
+    if outside:
+        remedy = ""
+        if mode != "fixed":
+            enough = "sigma_center={:.6g}, sigma_radius={:.6g}".format(
+                *bounds_that_hold(sigma, center)
+            )
+            remedy = f". They would fit with {enough}"
         raise ValueError(
             "The singular values lie outside of the bounds. Expected all in "
             f"[{center - allowed}, {center + allowed}] "
             f"(sigma_mode='{mode}'), Received: values in "
-            f"[{sigma.min()}, {sigma.max()}]"
+            f"[{sigma.min()}, {sigma.max()}], {outside} of {sigma.size} "
+            f"outside{remedy}"
         )
     if mode != "sigmoid":
-        return np.clip(sigma, center - allowed, center + allowed)
+        return nearest_sigma(sigma, mode, center, radius)
     bound = 1 - 1e-6
     return 2 * np.arctanh(np.clip((sigma - center) / radius, -bound, bound))
+
+
+def nearest_sigma(sigma, mode, center, radius):
+    """The values (NumPy) within the bounds that are closest to `sigma`."""
+    sigma = _to_host(sigma)
+    if mode == "free":
+        return sigma
+    allowed = 0.0 if mode == "fixed" else radius
+    return np.clip(sigma, center - allowed, center + allowed)
+
+
+def bounds_that_hold(sigma, center=None, radius=None):
+    """Center and radius of bounds that hold the given singular values.
+
+    A tenth of the radius is left free on either side, as a sigmoid would be
+    flat at the bounds. Where such bounds would reach zero, or `center` is too
+    small for a radius below it, the center becomes 0.
+
+    Args:
+        sigma: Floating array `(k,)`.
+        center: Non-negative float to prefer, or `None` for the middle.
+        radius: Positive float to return in any case, or `None`.
+
+    Returns:
+        Tuple of floats `(center, radius)`; no promise if `radius` was given.
+    """
+    sigma = _to_host(sigma)
+    if center is None:
+        center = max(0.0, float(sigma.max() + sigma.min()) / 2)
+    reach = float(np.abs(sigma - center).max())
+    enough = max(1.1 * reach, 0.01 * (center or 1.0))
+    if radius is not None:
+        enough = radius
+    if center and enough >= center:
+        return bounds_that_hold(sigma, 0.0, radius)
+    return float(center), float(enough)
+
+
+def _to_host(sigma):
+    return np.asarray(ops.convert_to_numpy(sigma)).astype("float64")
 
 
 @register_keras_serializable("tf_spectral")

@@ -8,18 +8,18 @@ from keras.saving import register_keras_serializable
 from keras.saving import serialize_keras_object
 
 from tf_spectral import initializers
-from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import check_reflectors
-from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.linalg.spectral import diagonal_plus_low_rank
 from tf_spectral.linalg.spectral import spectral_matrix
 from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import singular_values as sv
+from tf_spectral.parametrizations.assignment import Assignable
+from tf_spectral.parametrizations.by_products import ByProducts
 
 
 @register_keras_serializable("tf_spectral")
-class SVD(layers.Layer):
+class SVD(Assignable, ByProducts, layers.Layer):
     """A matrix `V diag(sigma) U^T` with U and V products of reflectors.
 
     The transpose is the paper's `W = U diag(sigma) V^T`. The singular values
@@ -130,10 +130,6 @@ class SVD(layers.Layer):
             self.sigma_radius,
         )
 
-    def singular_values(self):
-        """The singular values of the matrix, in no order."""
-        return ops.abs(self.sigma())
-
     def matrix(self):
         """The matrix: tensor `(n_in, n_out)`, in float32 or float64."""
         return spectral_matrix(self.u_vectors(), self.sigma(), self.v_vectors())
@@ -148,42 +144,6 @@ class SVD(layers.Layer):
         sigma = self.sigma()
         p, r = diagonal_plus_low_rank(self.u_vectors(), sigma, self.v_vectors())
         return sigma, p, r
-
-    def assign_matrix(self, kernel):
-        """Sets the weights so that `matrix()` is `kernel`.
-
-        Args:
-            kernel: Floating matrix `(n_in, n_out)`.
-
-        Raises:
-            ValueError: If the shape differs, if a singular value lies outside
-                of the bounds, or if the reflectors are too few (the message
-                gives the residual). The weights are then as they were.
-        """
-        kernel = ops.convert_to_tensor(kernel)
-        if tuple(kernel.shape) != self.shape:
-            raise ValueError(
-                "Argument `kernel` has the wrong shape. Expected "
-                f"{self.shape}, Received: kernel.shape={tuple(kernel.shape)}"
-            )
-        kernel = ops.cast(check_rank("kernel", kernel, 2), self._weight_dtype)
-        u, sigma, v = self._factors(kernel)
-        self._check_residual(kernel, u, sigma, v)
-        raw = sv.weight_from_sigma(
-            ops.convert_to_numpy(sigma),
-            self.sigma_mode,
-            self.sigma_center,
-            self.sigma_radius,
-        )
-        self._ensure_built()
-        rescale = self.reflector_initializer.rescale
-        for variable, value in (
-            (self._u, rescale(ops.convert_to_numpy(u))),
-            (self._v, rescale(ops.convert_to_numpy(v))),
-            (self._sigma, raw),
-        ):
-            if variable is not None:
-                variable.assign(ops.cast(value, variable.dtype))
 
     def get_config(self):
         return {
@@ -201,9 +161,6 @@ class SVD(layers.Layer):
                 self.matrix_regularizer
             ),
         }
-
-    def _factors(self, kernel):
-        return svd_factors_from_matrix(kernel, self.reflectors)
 
     def _ensure_built(self):
         if not self.built:
@@ -269,18 +226,6 @@ class SVD(layers.Layer):
             raise ValueError(
                 "Argument `shape` must be a pair of positive integers "
                 f"(n_in, n_out). Received: shape={shape}"
-            )
-
-    def _check_residual(self, kernel, u, sigma, v):
-        kernel = ops.cast(kernel, sigma.dtype)
-        residual = ops.norm(kernel - spectral_matrix(u, sigma, v))
-        relative = float(residual / (ops.norm(kernel) + 1e-30))
-        if not relative <= 1e-4:
-            raise ValueError(
-                "The matrix was not found with so few reflectors: only the "
-                "first triplets are matched, the rest is fitted. "
-                f"Expected a relative residual <= 1e-4, Received: {relative} "
-                f"with reflectors={self.reflectors}"
             )
 
 

@@ -1,0 +1,221 @@
+"""Networks of a hundred dense layers, with and without bounded spectra.
+
+    python keras_examples/deep_mlp.py                          # 8x8 digits
+    python keras_examples/deep_mlp.py --data mnist --layers 100
+
+Figure 5 of Zhang et al. (2018): a plain MLP, a residual network with blocks of
+two layers, and both with `SpectralDense` in the place of `Dense`, 30 to 100
+layers of 128. The plain MLP is not expected to train at 100 layers. In a
+Spectral-MLP `sigma_center` makes up for what the activation takes away; in a
+residual branch it is 0, so that each block starts as the identity. Test
+accuracy is that of the best validation epoch. A stopped run goes on where it
+was when the same command is given again.
+"""
+
+import argparse
+import pathlib
+import statistics
+import time
+
+import common
+import keras
+import numpy as np
+
+from tf_spectral import datasets
+from tf_spectral import plotting
+from tf_spectral.initializers import GaussianReflectors
+from tf_spectral.layers import SpectralDense
+
+KINDS = ("mlp", "resnet", "spectral_mlp", "spectral_resnet")
+DEFAULTS = {
+    "digits": {"layers": 30, "batch": 32, "epochs": 40, "learning_rate": 1e-3},
+    "mnist": {"layers": 100, "batch": 128, "epochs": 12, "learning_rate": 3e-4},
+}
+DEFAULTS["fashion_mnist"] = DEFAULTS["mnist"]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", choices=sorted(DEFAULTS), default="digits")
+    add("--kind", nargs="+", choices=KINDS, default=list(KINDS))
+    add("--layers", type=int, help="hidden layers")
+    add("--units", type=int, default=128)
+    add("--reflectors", type=int, default=16)
+    add("--reflector-scale", type=float, default=0.1)
+    add("--sigma-center", type=float, default=1.0, help="of the Spectral-MLP")
+    add("--sigma-radius", type=float, default=0.1)
+    add("--slope", type=float, default=0.9, help="of the leaky ReLU")
+    add("--batch", type=int)
+    add("--epochs", type=int)
+    add("--learning-rate", type=float)
+    add("--seed", type=int, default=0)
+    add("--jit", action="store_true", help="compile with XLA")
+    add("--timings", action="store_true", help="time a step, no training")
+    add("--out", type=pathlib.Path, help="default: results/deep_mlp_<data>")
+    args = parser.parse_args()
+    for name, value in DEFAULTS[args.data].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.out = args.out or pathlib.Path(f"results/deep_mlp_{args.data}")
+    return args
+
+
+def dense(kind, args, activation=None, sigma_center=None):
+    """A layer of the width of the network, plain or spectral."""
+    if not kind.startswith("spectral"):
+        return keras.layers.Dense(
+            args.units, activation, kernel_initializer="he_normal"
+        )
+    center = args.sigma_center if sigma_center is None else sigma_center
+    return SpectralDense(
+        args.units,
+        activation,
+        reflectors=args.reflectors,
+        sigma_center=center,
+        sigma_radius=args.sigma_radius,
+        reflector_initializer=GaussianReflectors(args.reflector_scale),
+    )
+
+
+def build_model(kind, pixels, args, batches=1):
+    def activation():
+        return keras.layers.LeakyReLU(negative_slope=args.slope)
+
+    inputs = keras.Input((pixels,))
+    x = keras.layers.Dense(args.units, kernel_initializer="he_normal")(inputs)
+    x = activation()(x)
+    if kind.endswith("resnet"):
+        for _ in range((args.layers - 1) // 2):
+            branch = dense(kind, args)(x)
+            branch = dense(kind, args, sigma_center=0.0)(activation()(branch))
+            x = keras.layers.Add()([x, branch])
+            x = activation()(x)
+    else:
+        for _ in range(args.layers - 1):
+            x = activation()(dense(kind, args)(x))
+    outputs = keras.layers.Dense(10)(x)
+    model = keras.Model(inputs, outputs, name=kind)
+    rate = keras.optimizers.schedules.CosineDecay(
+        args.learning_rate, args.epochs * batches
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=args.jit,
+    )
+    return model
+
+
+class WorstSpectrum(keras.callbacks.Callback):
+    """Logs the extreme singular values of all spectral layers together."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = [
+            keras.ops.convert_to_numpy(layer.singular_values())
+            for layer in self.model.layers
+            if isinstance(layer, SpectralDense)
+        ]
+        if values:
+            logs["sigma_min"] = float(min(v.min() for v in values))
+            logs["sigma_max"] = float(max(v.max() for v in values))
+
+
+def train(kind, data, args):
+    """Fits one network; returns its log and its test accuracy."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(args.seed)
+    folder = args.out / f"{kind}_{args.layers}"
+    common.write_command(folder, args)
+    x, _ = data["train"]
+    batches = -(-len(x) // args.batch)
+    model = build_model(kind, x.shape[1], args, batches)
+    log, best = folder / "log.csv", folder / "best.weights.h5"
+    done = common.completed_epochs(folder / "backup")
+    threshold = None
+    if done:
+        threshold = np.nanmax(plotting.read_log(log)["val_accuracy"])
+    model.fit(
+        *data["train"],
+        batch_size=args.batch,
+        epochs=args.epochs,
+        validation_data=data["validation"],
+        validation_batch_size=1000,
+        callbacks=[
+            WorstSpectrum(),
+            common.SecondsLogger(),
+            keras.callbacks.ModelCheckpoint(
+                best,
+                monitor="val_accuracy",
+                mode="max",
+                save_best_only=True,
+                save_weights_only=True,
+                initial_value_threshold=threshold,
+            ),
+            keras.callbacks.CSVLogger(log, append=done > 0),
+            keras.callbacks.TerminateOnNaN(),
+            # Last: what it calls done is in the log already.
+            keras.callbacks.BackupAndRestore(
+                folder / "backup", delete_checkpoint=False
+            ),
+        ],
+    )
+    if best.exists():
+        model.load_weights(best)
+    _, accuracy = model.evaluate(*data["test"], batch_size=1000, verbose=0)
+    return log, accuracy
+
+
+def print_timings(data, args, repeats=7):
+    """Median milliseconds of a training step, timed in turn."""
+    x, y = (part[: args.batch] for part in data["train"])
+    models = {kind: build_model(kind, x.shape[1], args) for kind in args.kind}
+    seconds = {kind: [] for kind in models}
+    for turn in range(repeats + 1):
+        for kind, model in models.items():
+            start = time.perf_counter()
+            for _ in range(5 if turn else 1):
+                model.train_on_batch(x, y)
+            if turn:
+                seconds[kind].append((time.perf_counter() - start) / 5)
+    for kind, times in seconds.items():
+        print(f"{kind:>16}: {1e3 * statistics.median(times):.1f} ms a step")
+
+
+def main():
+    args = parse_arguments()
+    parts = datasets.images(args.data, seed=args.seed)
+    mean, deviation = parts[0][0].mean(), parts[0][0].std()
+    data = {
+        name: ((x - mean) / deviation, y)
+        for name, (x, y) in zip(("train", "validation", "test"), parts)
+    }
+    if args.timings:
+        print_timings(data, args)
+        return
+    logs, lines = {}, []
+    for kind in args.kind:
+        logs[kind], accuracy = train(kind, data, args)
+        columns = plotting.read_log(logs[kind])
+        best = int(np.nanargmax(columns["val_accuracy"]))
+        line = f"| {kind} | {accuracy:.4f} | {best + 1} |"
+        if "sigma_min" in columns:
+            low, high = columns["sigma_min"].min(), columns["sigma_max"].max()
+            line += f" [{low:.4f}, {high:.4f}] |"
+        lines.append(line if line.count("|") == 5 else line + " |")
+    table = (
+        f"| {args.layers} layers | test accuracy | best validation epoch | "
+        "singular values |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    )
+    (args.out / f"table_{args.layers}.md").write_text(table)
+    print("\n" + table)
+    figure = plotting.learning_curves(logs, metric="accuracy")
+    figure.savefig(args.out / f"accuracy_{args.layers}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()

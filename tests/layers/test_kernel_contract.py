@@ -1,0 +1,401 @@
+"""The contract of `kernel_contract.py`, for every layer that is under it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests import oracles
+from tests.helpers import BACKEND
+from tests.helpers import assert_close
+from tests.helpers import evaluate
+from tests.layers import contract
+from tests.layers import kernel_contract
+from tests.layers.contract import CLOSE
+from tests.layers.contract import EXACT
+from tests.layers.contract import gradients
+from tests.layers.contract import shaken
+from tests.layers.kernel_contract import CENTER
+from tests.layers.kernel_contract import RADIUS
+from tests.layers.kernel_contract import gradient_named
+from tests.layers.kernel_contract import kernel_of
+from tests.layers.kernel_contract import model_of
+from tests.layers.kernel_contract import numpy_of
+from tests.layers.kernel_contract import raw_weights
+from tests.layers.kernel_contract import reference
+from tf_spectral.callbacks import SpectrumMonitor
+
+# Enough where a whole training is compiled: one of each way to compute.
+SOME = ("low_rank", "conv2d")
+
+
+@pytest.fixture(params=kernel_contract.LAYERS)
+def contender(request):
+    return kernel_contract.LAYERS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    with contract.everything_in(contract.DTYPE):
+        yield
+
+
+def test_equals_its_reference(contender, mode):
+    layer, x = contender.built(), contender.inputs()
+    expected = numpy_of(reference(layer)(x))
+    assert layer.compute_output_shape(x.shape) == expected.shape
+    assert_close(evaluate(layer, x, mode=mode), expected, EXACT)
+
+
+def test_without_bias(contender):
+    layer, x = contender.built(use_bias=False), contender.inputs()
+    assert layer.bias is None and len(layer.weights) == 3
+    assert_close(numpy_of(layer(x)), numpy_of(reference(layer)(x)), EXACT)
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+def test_gradients_in_every_mode(contender, mode):
+    layer, x = contender.built(), contender.inputs()
+    expected = gradients(layer, x)
+    for name, gradient in gradients(layer, x, mode).items():
+        assert_close(gradient, expected[name], CLOSE)
+
+
+def test_gradients_by_finite_differences(contender):
+    """By inputs and bias those of the reference; by weights through K."""
+    layer, x = contender.built(), contender.inputs()
+    expected = gradients(reference(layer), x)
+    actual = gradients(layer, x)
+    for end in ("x", "bias"):
+        close = gradient_named(expected, end)
+        assert_close(gradient_named(actual, end), close, CLOSE)
+    raw = raw_weights(layer)
+    by_kernel = gradient_named(expected, "kernel")
+    by_kernel = by_kernel.reshape(-1, by_kernel.shape[-1])
+    for i, end in enumerate(("u_reflectors", "sigma_logits", "v_reflectors")):
+
+        def along(weight, i=i):
+            kernel = kernel_of(*raw[:i], weight, *raw[i + 1 :])
+            return np.sum(kernel * by_kernel)
+
+        # A reflector of one entry has no direction: its gradient is zero.
+        assert_close(
+            gradient_named(actual, end),
+            oracles.finite_difference(along, raw[i]),
+            max(CLOSE, 1e-8),
+            scale=np.max(np.abs(by_kernel)),
+        )
+
+
+def test_kernel_and_singular_values(contender):
+    layer = contender.built()
+    kernel = numpy_of(layer.kernel)
+    assert kernel.shape == tuple(layer.to_stock().kernel.shape)
+    matrix = kernel_of(*raw_weights(layer))
+    assert_close(kernel.reshape(matrix.shape), matrix, EXACT)
+    assert_close(numpy_of(layer.kernel_matrix()), matrix, EXACT)
+    expected = np.linalg.svd(matrix, compute_uv=False)
+    sigma = np.sort(numpy_of(layer.singular_values()))[::-1]
+    assert_close(sigma, expected, EXACT)
+    condition = numpy_of(layer.condition_number())
+    assert_close(condition, expected[0] / expected[-1], EXACT)
+
+
+def test_there_and_back(contender):
+    """From the stock layer to ours: the same function, within new bounds."""
+    layer, x = contender.built(name="mine"), contender.inputs()
+    stock = layer.to_stock()
+    assert type(stock) is layer.stock and stock.name == "mine"
+    assert_close(numpy_of(stock(x)), numpy_of(layer(x)), EXACT)
+    again = type(layer).from_stock(stock)
+    assert_close(numpy_of(again(x)), numpy_of(stock(x)), 1e-5)
+    assert again.name == "mine" and again.conversion_residual < 1e-5
+    low, high = np.sort(numpy_of(layer.singular_values()))[[0, -1]]
+    assert again.sigma_center - again.sigma_radius < low
+    assert again.sigma_center + again.sigma_radius > high
+
+
+def test_converts_a_fresh_stock_layer(contender):
+    """Glorot's kernel has singular values from almost 0 to about 2."""
+    made = contender.built()
+    config = made.to_stock().get_config()
+    stock = made.stock.from_config(
+        {**config, "kernel_initializer": "glorot_uniform"}
+    )
+    stock.build((None, *contender.shape))
+    x = contender.inputs()
+    layer = type(made).from_stock(stock)
+    assert_close(numpy_of(layer(x)), numpy_of(stock(x)), 1e-5)
+    assert_close(numpy_of(layer.to_stock()(x)), numpy_of(stock(x)), 1e-5)
+
+
+def test_conversion_carries_the_options(contender):
+    options = {
+        "use_bias": True,
+        "bias_initializer": "ones",
+        "bias_regularizer": keras.regularizers.L2(0.25),
+        "bias_constraint": "non_neg",
+        "kernel_regularizer": keras.regularizers.L1(0.5),
+        "activity_regularizer": keras.regularizers.L2(0.125),
+        "trainable": False,
+        "dtype": "mixed_bfloat16",
+    }
+    layer = contender.make(**options)
+    layer.build((None, *contender.shape))
+    stock = layer.to_stock()
+    again = type(layer).from_stock(stock)
+    for other in (stock, again):
+        assert other.bias_regularizer.l2 == 0.25
+        assert other.kernel_regularizer.l1 == 0.5
+        assert other.activity_regularizer.l2 == 0.125
+        assert isinstance(other.bias_constraint, keras.constraints.NonNeg)
+        assert not other.trainable and not other.trainable_variables
+        assert other.dtype_policy.name == "mixed_bfloat16"
+        assert (
+            other.get_config()["activation"]
+            == (layer.get_config()["activation"])
+        )
+
+
+@pytest.mark.parametrize(
+    "contender", (*SOME, "square", "scalar"), indirect=True
+)
+def test_bounds_hold_after_large_steps(contender):
+    layer, x = contender.make(), contender.inputs()
+    layer.build((None, *contender.shape))
+    optimizer = keras.optimizers.Adam(0.5)
+    optimizer.build(layer.trainable_variables)
+    for _ in range(50):
+        by_path = gradients(layer, x)
+        optimizer.apply(
+            [
+                ops.convert_to_tensor(by_path[v.path])
+                for v in layer.trainable_variables
+            ]
+        )
+    sigma = np.linalg.svd(numpy_of(layer.kernel_matrix()), compute_uv=False)
+    assert np.all(np.abs(sigma - CENTER) <= RADIUS * (1 + 1e-5))
+    assert np.max(np.abs(sigma - CENTER)) > RADIUS / 10
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+def test_learns_in_a_compiled_model(contender):
+    model = model_of(contender, contender.make(), units=1)
+    model.compile(
+        keras.optimizers.Adam(0.05), "mse", jit_compile=BACKEND != "torch"
+    )
+    x = contender.inputs(32)
+    y = 2.0 * np.reshape(x, (32, -1))[:, :1]
+    losses = model.fit(x, y, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_unknown_batch(contender):
+    model = model_of(contender, contender.built())
+    layer = model.layers[-1]
+    expected = layer.compute_output_shape((None, *contender.shape))
+    assert model.outputs[0].shape == expected
+    for batch in (1, 3):
+        x = contender.inputs(batch)
+        actual = model.predict(x, batch_size=batch, verbose=0)
+        assert_close(actual, numpy_of(layer(x)), EXACT)
+
+
+def test_config_round_trip(contender):
+    layer = contender.built(
+        name="mine",
+        sigma_mode="clip",
+        sigma_center="auto",
+        reflector_initializer="haar",
+        activation="leaky_relu",
+        kernel_regularizer="l2",
+        sigma_regularizer="l1",
+        bias_constraint="max_norm",
+        activity_regularizer="l2",
+    )
+    data = keras.saving.serialize_keras_object(layer)
+    again = keras.saving.deserialize_keras_object(data)
+    assert type(again) is type(layer)
+    assert again.get_config() == layer.get_config()
+    again.set_weights(layer.get_weights())
+    x = contender.inputs()
+    assert_close(numpy_of(again(x)), numpy_of(layer(x)), 0.0)
+
+
+def test_saved_and_loaded(contender, tmp_path):
+    model = shaken(model_of(contender, contender.make(), units=2))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    x = contender.inputs()
+    assert_close(numpy_of(again(x)), numpy_of(model(x)), 0.0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    fresh = model_of(contender, contender.make(), units=2)
+    fresh.load_weights(tmp_path / "model.weights.h5")
+    assert_close(numpy_of(fresh(x)), numpy_of(model(x)), 0.0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision(contender, policy):
+    layer = contender.built(dtype=policy)
+    x = contender.inputs()
+    output = layer(x)
+    dtype = policy.removeprefix("mixed_")
+    assert keras.backend.standardize_dtype(output.dtype) == dtype
+    assert {v.dtype for v in layer.weights} == {"float32"}
+    kernel_dtype = keras.backend.standardize_dtype(layer.kernel.dtype)
+    assert kernel_dtype == "float32"
+    with contract.everything_in("float32"):
+        full = contender.make()
+        full.build((None, *contender.shape))
+        full.set_weights(layer.get_weights())
+        expected = numpy_of(full(x.astype("float32")))
+    output = numpy_of(ops.cast(output, "float32"))
+    assert_close(output, expected, 0.03)
+
+
+def test_penalties(contender):
+    layer = contender.built(
+        kernel_regularizer=keras.regularizers.L2(2.0),
+        sigma_regularizer=keras.regularizers.L1(0.5),
+        bias_regularizer=keras.regularizers.L2(1.0),
+    )
+    u, s, v = raw_weights(layer)
+    sigma = CENTER + RADIUS * np.tanh(s / 2)
+    expected = [
+        2.0 * np.sum(kernel_of(u, s, v) ** 2),
+        0.5 * np.sum(sigma),
+        np.sum(numpy_of(layer.bias) ** 2),
+    ]
+    losses = sorted(float(loss) for loss in layer.losses)
+    assert_close(losses, sorted(expected), CLOSE)
+    activity = contender.built(activity_regularizer=keras.regularizers.L1(1.0))
+    x = contender.inputs()
+    mean = np.sum(np.abs(numpy_of(activity(x)))) / len(x)
+    assert_close(float(activity.losses[0]), mean, CLOSE)
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+def test_frozen_layer_has_no_trainable_weights(contender):
+    layer = contender.built(
+        trainable=False, kernel_regularizer="l2", use_bias=True
+    )
+    assert not layer.trainable_variables and len(layer.weights) == 4
+    layer.trainable = True
+    assert len(layer.trainable_variables) == 4
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+def test_the_spectrum_is_monitored(contender):
+    layer = contender.make(name="mine")
+    model = model_of(contender, layer, units=1)
+    model.compile("sgd", "mse")
+    monitor = SpectrumMonitor()
+    x = contender.inputs()
+    model.fit(x, x.reshape(4, -1)[:, :1], callbacks=[monitor], verbose=0)
+    sigma = numpy_of(layer.singular_values())
+    (key,) = (k for k in monitor.history if k.endswith("sigma_max"))
+    assert key == "mine/sigma_max"
+    assert_close(monitor.history[key][-1], sigma.max(), EXACT)
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+@pytest.mark.parametrize("sigma_mode", ["clip", "free", "fixed"])
+def test_other_modes_of_sigma(contender, sigma_mode):
+    layer = contender.make(sigma_mode=sigma_mode)
+    layer.build((None, *contender.shape))
+    sigma = np.linalg.svd(numpy_of(layer.kernel_matrix()), compute_uv=False)
+    assert_close(sigma, np.full(len(sigma), CENTER), 1e-5)
+    x = contender.inputs()
+    stock = layer.to_stock()
+    options = {"sigma_mode": sigma_mode}
+    if sigma_mode == "clip":
+        options |= {"sigma_center": CENTER, "sigma_radius": RADIUS}
+    again = type(layer).from_stock(stock, **options)
+    assert_close(numpy_of(again(x)), numpy_of(stock(x)), 1e-4)
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+def test_center_zero_starts_from_nothing(contender):
+    layer = contender.make(sigma_center=0.0, sigma_radius=0.1, activation=None)
+    x = contender.inputs()
+    assert not np.any(numpy_of(layer(x)))
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kernel_initializer": "zeros"}, "`kernel_initializer`"),
+        ({"kernel_constraint": "max_norm"}, "`kernel_constraint`"),
+        ({"lora_rank": 2}, "`lora_rank`"),
+        ({"sigma_radius": 2.0}, "`sigma_radius`"),
+        ({"sigma_radius": 0.0}, "`sigma_radius`"),
+        ({"sigma_center": -1.0}, "`sigma_center`"),
+        ({"sigma_center": "best"}, "`sigma_center`"),
+        ({"sigma_mode": "tanh"}, "`sigma_mode`"),
+        ({"reflectors": -1}, "`reflectors`"),
+        ({"reflectors": True}, "`reflectors`"),
+        ({"reflectors": 1.5}, "`reflectors`"),
+        ({"sigma_center": "auto", "activation": "softmax"}, "tanh"),
+        ({"dtype": "int8_from_float32"}, "`dtype`"),
+    ],
+)
+def test_refuses(contender, options, message):
+    with pytest.raises(ValueError, match=f"(?s){message}.*Received"):
+        contender.make(**options)
+
+
+def test_refuses_too_many_reflectors_of_one_side(contender):
+    layer = contender.make(reflectors=(100, 1))
+    with pytest.raises(ValueError, match="`reflectors`.*Received"):
+        layer.build((None, *contender.shape))
+    # Of an integer no more are made than can be of use.
+    layer = contender.make(reflectors=100)
+    layer.build((None, *contender.shape))
+    assert layer.svd.reflectors == (min(layer.svd.shape),) * 2
+
+
+@pytest.mark.parametrize("contender", SOME, indirect=True)
+def test_neither_quantized_nor_adapted(contender):
+    layer = contender.built()
+    for refused in (layer.quantize, layer.enable_lora):
+        with pytest.raises(NotImplementedError, match="to_stock"):
+            refused("int8")
+
+
+def test_conversions_that_fail(contender):
+    layer = contender.built()
+    stock, convert = layer.to_stock(), type(layer).from_stock
+    for wrong in (layer, type(stock).from_config(stock.get_config()), None):
+        with pytest.raises(ValueError, match="`layer` must be a built"):
+            convert(wrong)
+    with pytest.raises(ValueError, match="must be built"):
+        contender.make().to_stock()
+    with pytest.raises(ValueError, match="`use_bias`"):
+        convert(stock, use_bias=False)
+    with pytest.raises(ValueError, match="outside.*They would fit with"):
+        convert(stock, sigma_center=9.0, sigma_radius=0.01)
+    with pytest.raises(ValueError, match="No `sigma_radius`.*sigma_center=0 "):
+        convert(stock, sigma_center=0.1)
+    modrelu = contender.built(activation="modrelu")
+    with pytest.raises(ValueError, match="trainable activation"):
+        modrelu.to_stock()
+
+
+def test_the_nearest_fit_and_its_residual(contender):
+    """With too few reflectors, and with too narrow bounds."""
+    layer = contender.built()
+    stock, convert = layer.to_stock(), type(layer).from_stock
+    kernel = numpy_of(layer.kernel)
+    cases = [{"sigma_center": 9.0, "sigma_radius": 0.01}]
+    if min(layer.svd.shape) > 1:
+        with pytest.raises(ValueError, match="(?s)so few reflectors.*residual"):
+            convert(stock, reflectors=(0, 1))
+        cases.append({"reflectors": (0, 1)})
+    for options in cases:
+        fit = convert(stock, exact=False, **options)
+        error = np.linalg.norm(numpy_of(fit.kernel) - kernel)
+        expected = error / np.linalg.norm(kernel)
+        assert expected > 1e-3
+        assert_close(fit.conversion_residual, expected, 1e-5)
+    assert layer.conversion_residual is None

@@ -1,0 +1,215 @@
+"""SpectralDense: a dense layer whose singular values are bounded."""
+
+import math
+
+from keras import constraints
+from keras import initializers
+from keras import layers
+from keras import ops
+from keras import regularizers
+from keras.saving import register_keras_serializable
+
+from tf_spectral.layers.spectral_kernel import SpectralKernel
+from tf_spectral.layers.spectral_rnn_cell import FORMS
+from tf_spectral.layers.transitions import low_rank_pays
+from tf_spectral.linalg.checks import check_units
+from tf_spectral.linalg.spectral import times_diagonal_plus_low_rank
+
+
+@register_keras_serializable("tf_spectral")
+class SpectralDense(SpectralKernel):
+    """A dense layer whose kernel has bounded singular values.
+
+    Takes the place of `keras.layers.Dense`: `f(x K + b)` with `K = V
+    diag(sigma) U^T` of shape `(n_in, units)`, U and V products of Householder
+    reflectors and `sigma` within `[sigma_center - sigma_radius, sigma_center
+    + sigma_radius]`. Many such layers on top of each other can be trained.
+
+    An activation `f` that shrinks its input makes a signal vanish in a deep
+    stack with `sigma_center=1`; `"auto"` makes up for it, by too much where
+    reflectors are few (see `tf_spectral.layers.gains.activation_gain`). In a
+    residual branch, `x + f(x K + b)`, use `sigma_center=0.0`: each branch
+    then starts from nothing and may add up to `sigma_radius` times the
+    signal.
+
+    Args:
+        units: Positive integer, the width of the output.
+        activation: Keras activation, or `"modrelu"` (a trainable
+            `tf_spectral.layers.ModReLU`). Defaults to `None`, the identity.
+        use_bias: Boolean. Defaults to `True`.
+        reflectors: `None` for `min(n_in, units)` in U and in V (K can be any
+            matrix within the bounds), an integer for both (no more than that
+            are made), or a pair `(m_u, m_v)`. Fewer are cheaper: 16 for 128
+            units is a good start. Defaults to `None`.
+        sigma_center: Non-negative float, the middle of the singular values,
+            or `"auto"` for the gain of the activation
+            (`tf_spectral.layers.gains.activation_gain`): 1 without one,
+            `sqrt(2 / (1 + a^2))` for a leaky ReLU of slope `a`, 1.59 for
+            tanh. Defaults to `1.0`.
+        sigma_radius: Positive float, smaller than a positive center. Defaults
+            to `0.01`.
+        sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`: see
+            `tf_spectral.parametrizations.SVD`. Defaults to `"sigmoid"`.
+        reflector_initializer: Name of, or a
+            `tf_spectral.initializers.ReflectorInitializer`. Defaults to
+            `"gaussian"`.
+        bias_initializer: Keras initializer of b. Defaults to `"zeros"`.
+        kernel_regularizer: Keras regularizer of K. Defaults to `None`.
+        sigma_regularizer: Keras regularizer of `sigma`. Defaults to `None`.
+        bias_regularizer: Keras regularizer of b. Defaults to `None`.
+        activity_regularizer: Keras regularizer of the output. Defaults to
+            `None`.
+        bias_constraint: Keras constraint of b. Defaults to `None`.
+        form: `"dense"` to form K and multiply by it, `"low_rank"` to multiply
+            by the equal `diag(sigma) - P R^T` of rank `m_u + m_v`, `"auto"`
+            for the one that takes fewer operations for this batch. Defaults
+            to `"auto"`.
+        **kwargs: Arguments of `keras.layers.Layer`. The arguments of `Dense`
+            `kernel_initializer`, `kernel_constraint`, `lora_rank`,
+            `lora_alpha` and `quantization_config` do not apply to a kernel
+            that is kept by its decomposition.
+
+    Call arguments:
+        inputs: Tensor `(batch, ..., n_in)`.
+
+    Returns:
+        Tensor `(batch, ..., units)`.
+
+    Raises:
+        ValueError: If an argument is out of range or does not apply.
+
+    Example:
+
+    >>> layer = SpectralDense(128, "leaky_relu", sigma_center="auto")
+    >>> layer(np.random.rand(32, 64).astype("float32")).shape
+    TensorShape([32, 128])
+    >>> layer.singular_values().shape
+    TensorShape([64])
+
+    Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
+    via Efficient SVD Parameterization", 2018, sections 3 and 5 (Spectral-MLP
+    and Spectral-ResNet in section 7).
+    """
+
+    stock = layers.Dense
+    own_options = (*SpectralKernel.own_options, "form")
+
+    def __init__(
+        self,
+        units,
+        activation=None,
+        use_bias=True,
+        reflectors=None,
+        sigma_center=1.0,
+        sigma_radius=0.01,
+        sigma_mode="sigmoid",
+        reflector_initializer="gaussian",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        sigma_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        bias_constraint=None,
+        form="auto",
+        **kwargs,
+    ):
+        check_units(units)
+        if form not in FORMS:
+            raise ValueError(
+                f"Argument `form` is unknown. Expected one of {FORMS}, "
+                f"Received: form={form}"
+            )
+        super().__init__(
+            activation=activation,
+            reflectors=reflectors,
+            sigma_center=sigma_center,
+            sigma_radius=sigma_radius,
+            sigma_mode=sigma_mode,
+            reflector_initializer=reflector_initializer,
+            kernel_regularizer=kernel_regularizer,
+            sigma_regularizer=sigma_regularizer,
+            activity_regularizer=activity_regularizer,
+            **kwargs,
+        )
+        self.units = int(units)
+        self.use_bias = use_bias
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.bias_constraint = constraints.get(bias_constraint)
+        self.form = form
+        self.input_spec = layers.InputSpec(min_ndim=2)
+        self.supports_masking = True
+
+    @classmethod
+    def from_dense(cls, layer, **kwargs):
+        """A `SpectralDense` that computes what a built `Dense` does.
+
+        Args:
+            layer: Built `keras.layers.Dense`.
+            **kwargs: As for `from_stock`: `reflectors`, `sigma_center`,
+                `sigma_radius`, `sigma_mode`, `exact` and other arguments of
+                the constructor.
+
+        Raises:
+            ValueError: As `from_stock` does.
+        """
+        return cls.from_stock(layer, **kwargs)
+
+    def to_dense(self):
+        """A built `keras.layers.Dense` that computes the same."""
+        return self.to_stock()
+
+    def build(self, input_shape):
+        n_in = input_shape[-1]
+        self.build_kernel(n_in, self.units)
+        self.input_spec = layers.InputSpec(min_ndim=2, axes={-1: n_in})
+
+    def call(self, inputs):
+        x = ops.cast(inputs, self.compute_dtype)
+        # One product of matrices is cheaper than a batch of them.
+        rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
+        outputs = self._times_kernel(rows, _number(x.shape[:-1]))
+        if x.ndim != 2:
+            shape = (*ops.shape(x)[:-1], self.units)
+            outputs = ops.reshape(outputs, shape)
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        return self._activated(outputs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def shape_for_kernel(self, kernel_shape):
+        return None, kernel_shape[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "use_bias": self.use_bias,
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
+            "activity_regularizer": regularizers.serialize(
+                self.activity_regularizer
+            ),
+            "bias_constraint": constraints.serialize(self.bias_constraint),
+            "form": self.form,
+        }
+
+    def _times_kernel(self, rows, number):
+        low_rank = self.form == "low_rank"
+        if self.form == "auto":
+            # Of the sides of a rectangle their harmonic mean counts.
+            side = 2 / sum(1 / n for n in self.svd.shape)
+            low_rank = low_rank_pays(side, sum(self.svd.reflectors), number)
+        if not low_rank:
+            return rows @ ops.cast(self.svd.matrix(), self.compute_dtype)
+        factors = self.svd.diagonal_plus_low_rank()
+        factors = (ops.cast(t, self.compute_dtype) for t in factors)
+        return times_diagonal_plus_low_rank(rows, *factors)
+
+
+def _number(shape):
+    """The number of rows in these axes, or `None` where one is not known."""
+    shape = tuple(shape)
+    return None if None in shape else math.prod(shape)

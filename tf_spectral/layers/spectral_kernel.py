@@ -1,0 +1,209 @@
+"""SpectralKernel: what layers share whose kernel is kept by its SVD."""
+
+import math
+
+from keras import layers
+from keras import ops
+from keras import regularizers
+from keras.saving import serialize_keras_object
+
+from tf_spectral import initializers
+from tf_spectral.layers.conversion import Convertible
+from tf_spectral.layers.conversion import usable_reflectors
+from tf_spectral.layers.fast_cell import get_activation
+from tf_spectral.layers.fast_cell import serialize_activation
+from tf_spectral.layers.gains import activation_gain
+from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.linalg.factorization import check_reflectors
+from tf_spectral.parametrizations.singular_values import check_sigma
+from tf_spectral.parametrizations.svd import SVD
+
+# Options of the stock layers, and what there is instead.
+_REFUSED = {
+    "kernel_initializer": "`reflector_initializer` and the bounds of sigma",
+    "kernel_constraint": "the bounds of sigma",
+    "lora_rank": "a smaller `sigma_radius` for a small change of the kernel",
+    "lora_alpha": "a smaller `sigma_radius` for a small change of the kernel",
+    "quantization_config": "the stock layer of `to_stock()`, to be quantized",
+}
+
+
+class SpectralKernel(Convertible, layers.Layer):
+    """Base of the feed-forward layers with a kernel of bounded sigma.
+
+    A subclass calls `build_kernel` in its `build`.
+
+    Args:
+        *args: Arguments of the next class.
+        activation: Keras activation, or `"modrelu"`.
+        reflectors: `None`, an integer or a pair `(m_u, m_v)`.
+        sigma_center: Float, or `"auto"` for `activation_gain(activation)`.
+        sigma_radius: Float.
+        sigma_mode: String.
+        reflector_initializer: Name or `ReflectorInitializer`.
+        kernel_regularizer: Keras regularizer of the kernel as a matrix.
+        sigma_regularizer: Keras regularizer of the singular values.
+        **kwargs: Arguments of the next class.
+
+    Attributes:
+        svd: The `tf_spectral.parametrizations.SVD` of the kernel, once built.
+        conversion_residual: Float, what `from_stock` missed of the kernel, or
+            `None` for a layer that was not converted.
+    """
+
+    own_options = (
+        "reflectors",
+        "sigma_center",
+        "sigma_radius",
+        "sigma_mode",
+        "reflector_initializer",
+        "sigma_regularizer",
+    )
+    refused_options = tuple(_REFUSED)
+
+    def __init__(
+        self,
+        *args,
+        activation=None,
+        reflectors=None,
+        sigma_center=1.0,
+        sigma_radius=0.01,
+        sigma_mode="sigmoid",
+        reflector_initializer="gaussian",
+        kernel_regularizer=None,
+        sigma_regularizer=None,
+        **kwargs,
+    ):
+        for name in _REFUSED.keys() & kwargs.keys():
+            raise ValueError(
+                f"Argument `{name}` does not apply to a kernel that is kept "
+                f"by its decomposition. Expected {_REFUSED[name]}, "
+                f"Received: {name}={kwargs[name]}"
+            )
+        super().__init__(*args, **kwargs)
+        if self.dtype_policy.quantization_mode is not None:
+            raise ValueError(
+                "Argument `dtype` cannot be quantized for a kernel that is "
+                "kept by its decomposition. Expected a floating policy, "
+                f"Received: dtype={self.dtype_policy.name}"
+            )
+        self.activation = get_activation(activation, self.dtype_policy)
+        self.reflectors = reflectors
+        self.sigma_center = sigma_center
+        self.sigma_radius = sigma_radius
+        self.sigma_mode = sigma_mode
+        check_sigma(sigma_mode, self._center(), sigma_radius)
+        # Neither width is known yet.
+        check_reflectors(reflectors, math.inf, math.inf)
+        self.reflector_initializer = initializers.get_reflector_initializer(
+            reflector_initializer
+        )
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.sigma_regularizer = regularizers.get(sigma_regularizer)
+        self.conversion_residual = None
+
+    def build_kernel(self, n_in, n_out):
+        """Makes the weights of a kernel `(n_in, n_out)`, and the bias."""
+        self.svd = SVD(
+            (n_in, n_out),
+            reflectors=usable_reflectors(self.reflectors, n_in, n_out),
+            sigma_center=self._center(),
+            sigma_radius=self.sigma_radius,
+            sigma_mode=self.sigma_mode,
+            reflector_initializer=self.reflector_initializer,
+            sigma_regularizer=self.sigma_regularizer,
+            matrix_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name="kernel",
+        )
+        self.svd.build()
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(n_out,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+        if isinstance(self.activation, ModReLU) and not self.activation.built:
+            self.activation.build((None, n_out))
+        self.built = True
+
+    @property
+    def kernel(self):
+        """The kernel, formed of its factors: tensor in float32 or float64."""
+        return self.kernel_matrix()
+
+    def kernel_matrix(self):
+        """The kernel as a matrix: tensor `(n_in, n_out)`."""
+        if not self.built:
+            raise AttributeError("The layer must be built. Received: no kernel")
+        return self.svd.matrix()
+
+    def singular_values(self):
+        """The singular values of `kernel_matrix()`, in no order."""
+        return self.svd.singular_values()
+
+    def condition_number(self):
+        """The largest singular value divided by the smallest."""
+        return self.svd.condition_number()
+
+    def log_abs_det(self):
+        """`log |det kernel_matrix()|`; raises unless it is square."""
+        return self.svd.log_abs_det()
+
+    def solve(self, y):
+        """Rows `x` with `x kernel_matrix() = y`; see `SVD.solve`."""
+        return self.svd.solve(y)
+
+    def truncated_matrix(self, rank):
+        """The matrix of that rank which is nearest to `kernel_matrix()`."""
+        return self.svd.truncated_matrix(rank)
+
+    def quantize(self, *args, **kwargs):
+        """Raises: it is the layer of `to_stock()` that can be quantized."""
+        raise NotImplementedError(
+            "A kernel that is kept by its decomposition cannot be quantized. "
+            f"Expected the layer of `to_stock()`, Received: {self.name}"
+        )
+
+    def enable_lora(self, *args, **kwargs):
+        """Raises: it is the layer of `to_stock()` that can be adapted."""
+        raise NotImplementedError(
+            "A kernel that is kept by its decomposition has no LoRA. "
+            f"Expected the layer of `to_stock()`, Received: {self.name}"
+        )
+
+    def save_own_variables(self, store):
+        layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        layers.Layer.load_own_variables(self, store)
+
+    def get_config(self):
+        config = super().get_config()
+        return {
+            **{k: v for k, v in config.items() if k not in _REFUSED},
+            "activation": serialize_activation(self.activation),
+            "reflectors": self.reflectors,
+            "sigma_center": self.sigma_center,
+            "sigma_radius": self.sigma_radius,
+            "sigma_mode": self.sigma_mode,
+            "reflector_initializer": serialize_keras_object(
+                self.reflector_initializer
+            ),
+            "kernel_regularizer": regularizers.serialize(
+                self.kernel_regularizer
+            ),
+            "sigma_regularizer": regularizers.serialize(self.sigma_regularizer),
+        }
+
+    def _center(self):
+        if self.sigma_center == "auto":
+            return activation_gain(self.activation)
+        return self.sigma_center
+
+    def _activated(self, outputs):
+        # Keras' own tanh returns float32 for float64 on JAX.
+        return ops.cast(self.activation(outputs), self.compute_dtype)
