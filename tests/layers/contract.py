@@ -1,4 +1,4 @@
-"""What every recurrent layer here promises: to be a faster `SimpleRNN`.
+"""What every recurrent layer here promises: to be a stock layer, and more.
 
 A new layer joins by an entry in `LAYERS`; `test_contract.py` does the rest.
 """
@@ -16,6 +16,8 @@ from tests.helpers import MODES
 from tests.helpers import inner
 from tests.helpers import value_and_grad
 from tf_spectral.layers import OrthogonalRNN
+from tf_spectral.layers import SpectralGRU
+from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 
 UNITS, FEATURES = 8, 3
@@ -43,11 +45,21 @@ class Contender(NamedTuple):
     """A layer under the contract.
 
     `make(**options)` gives one of `UNITS` units, `reference(layer)` the stock
-    layer that computes the same, with the same options.
+    layer that computes the same, with the same options. `states` is how many
+    tensors its state has.
     """
 
     make: Callable
     reference: Callable
+    states: int = 1
+
+    def state(self, batch=4):
+        """An `initial_state`, in the form that stock layers take."""
+        tensors = [
+            ops.convert_to_tensor(normal(batch, UNITS, seed=i))
+            for i in range(self.states)
+        ]
+        return tensors if self.states > 1 else tensors[0]
 
 
 def spectral_rnn(**fixed):
@@ -64,6 +76,13 @@ def orthogonal_rnn(**fixed):
     return Contender(make, lambda layer: layer.to_simple_rnn())
 
 
+def gated(layer_class, states, **fixed):
+    def make(**options):
+        return layer_class(UNITS, **{**fixed, **options})
+
+    return Contender(make, lambda layer: layer.to_stock(), states)
+
+
 LAYERS = {
     "dense": spectral_rnn(form="dense", activation="tanh"),
     "low_rank": spectral_rnn(
@@ -74,6 +93,10 @@ LAYERS = {
     ),
     "orthogonal": orthogonal_rnn(activation="tanh"),
     "fallback": spectral_rnn(reflectors=2, activation="gelu"),
+    "lstm": gated(
+        SpectralLSTM, 2, reflectors=2, sigma_center=0.8, sigma_radius=0.3
+    ),
+    "gru": gated(SpectralGRU, 1, sigma_center=0.8, sigma_radius=0.3),
 }
 
 

@@ -24,7 +24,7 @@ class FastRNN(layers.RNN):
     """
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        _check_sequences(sequences)
+        check_sequences(sequences)
         try:
             return super().call(
                 sequences,
@@ -127,7 +127,8 @@ class FastRNN(layers.RNN):
         return outputs[-1], ops.transpose(outputs, (1, 0, 2)), [last]
 
 
-def _check_sequences(sequences):
+def check_sequences(sequences):
+    """Raises unless they are floating and have at least one step."""
     dtype = backend.standardize_dtype(sequences.dtype)
     if "float" not in dtype:
         raise ValueError(

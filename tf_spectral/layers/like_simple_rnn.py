@@ -72,7 +72,7 @@ class LikeSimpleRNN(FastRNN):
         # Overwritten below: the default would take a QR decomposition.
         config.setdefault("recurrent_initializer", "zeros")
         layer = layers.SimpleRNN.from_config(config)
-        layer.build(_sequences_shape(self))
+        layer.build(sequences_shape(self))
         bias = [cell.bias] if cell.use_bias else []
         layer.set_weights([cell.kernel, self.recurrent_matrix(), *bias])
         return layer
@@ -100,7 +100,7 @@ class LikeSimpleRNN(FastRNN):
                 "Argument `use_bias` cannot differ from that of `layer`. "
                 f"Expected {layer.use_bias}, Received: use_bias={new.use_bias}"
             )
-        new.build(_sequences_shape(layer))
+        new.build(sequences_shape(layer))
         new.cell.kernel.assign(layer.cell.kernel)
         if layer.use_bias:
             new.cell.bias.assign(layer.cell.bias)
@@ -126,7 +126,7 @@ def check_simple_rnn(layer):
         )
 
 
-def _sequences_shape(layer):
+def sequences_shape(layer):
     """The shape to build a copy of a built layer with."""
     batch = layer.states[0].shape[0] if layer.stateful else None
     return batch, None, layer.cell.kernel.shape[0]
