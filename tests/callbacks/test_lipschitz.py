@@ -319,6 +319,17 @@ def test_zero_constants_mean_no_step():
     assert np.isinf(constants_of(model)[names.index("recurrent_kernel")])
 
 
+def test_constants_that_overflow_are_told_once():
+    model = rnn_model()
+    kernel = model.layers[0].cell.recurrent_kernel
+    kernel.assign(1e30 * ops.ones((6, 6)))
+    with pytest.warns(UserWarning, match="recurrent_kernel.*overflow") as seen:
+        fit(model, LipschitzEstimator(X, every=1), epochs=2)
+    assert sum("overflow" in str(w.message) for w in seen) == 1
+    kept = ops.convert_to_numpy(kernel)
+    np.testing.assert_array_equal(kept, np.full((6, 6), 1e30, "float32"))
+
+
 def test_labels_as_the_bounds_take_them():
     model = rnn_model()
     network = softmax_network(model)

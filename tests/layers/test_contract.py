@@ -338,9 +338,11 @@ def test_saved_and_loaded(make, kind, tmp_path):
     model = shaken(keras.Model(inputs, part(inputs)))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert len(again.weights) == len(model.weights)
+    assert_equal(again.get_weights(), model.get_weights(), 0.0)
     x = normal(4, 5, FEATURES)
-    assert_equal(again(x), model(x), 0.0)
+    # One and the same model rounds anew when JAX has compiled it anew.
+    tolerance = EXACT if BACKEND == "jax" else 0.0
+    assert_equal(again(x), model(x), tolerance)
 
 
 def test_training_moves_every_weight(make):

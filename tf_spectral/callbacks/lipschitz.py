@@ -1,6 +1,7 @@
 """LipschitzEstimator: measures the constants that spectral descent needs."""
 
 import math
+import warnings
 
 from keras import callbacks
 from keras import ops
@@ -136,7 +137,7 @@ class LipschitzEstimator(callbacks.Callback):
         names = short_variable_names(model.trainable_variables)
         self._names = {i: f"lipschitz/{names[i]}" for i in self._places}
         self._factors = dict.fromkeys(self._places, self.safety)
-        self._trials = None
+        self._trials, self._warned = None, False
         if self._needs_gradient():
             self._trials = CertifiedSteps(
                 model, self.x, self.y, optimizer.polar_accuracy
@@ -187,11 +188,15 @@ class LipschitzEstimator(callbacks.Callback):
         )
         values = [float(ops.convert_to_numpy(value)) for value in values]
         known = dict(zip(map(id, self._network.weights()), values))
-        constants = {}
+        constants, infinite = {}, []
         for place in self._places:
-            value = known[id(model.trainable_variables[place])]
+            variable = model.trainable_variables[place]
+            value = known[id(variable)]
+            if math.isinf(value):
+                infinite.append(variable.path)
             # Zero if the loss does not depend on it: nothing to be gained.
             constants[place] = value if value > 0 else math.inf
+        self._warn_of_overflow(infinite)
         if self.backtracking:
             self._update_factors(constants, radii)
         constants = {i: self._factors[i] * v for i, v in constants.items()}
@@ -199,6 +204,16 @@ class LipschitzEstimator(callbacks.Callback):
         radii = {**dict.fromkeys(constants, math.inf), **radii}
         _spectral_descent(model).set_constants(constants, radii)
         self._log(constants)
+
+    def _warn_of_overflow(self, paths):
+        if paths and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The constants of {paths} overflow, so that these weights "
+                "stay as they are. Shorter sequences, smaller weights or "
+                f"another tier help, Received: tier={self.tier!r}",
+                stacklevel=2,
+            )
 
     def _radii(self):
         """The best radius of the recurrent kernel, if it is asked for."""
