@@ -81,29 +81,37 @@ def dense(kind, args, activation=None, sigma_center=None):
     )
 
 
-def build_model(kind, pixels, args, batches=1):
-    def activation():
-        return keras.layers.LeakyReLU(negative_slope=args.slope)
+def hidden_layers(kind, x, args, dropout=0.0):
+    """The hidden layers of a network of this kind, from the inputs on."""
 
-    inputs = keras.Input((pixels,))
-    x = keras.layers.Dense(args.units, kernel_initializer="he_normal")(inputs)
-    x = activation()(x)
-    if kind.endswith("resnet"):
-        for _ in range((args.layers - 1) // 2):
-            branch = dense(kind, args)(x)
-            branch = dense(kind, args, sigma_center=0.0)(activation()(branch))
-            x = keras.layers.Add()([x, branch])
-            x = activation()(x)
-    else:
+    def activated(x):
+        x = keras.layers.LeakyReLU(negative_slope=args.slope)(x)
+        return keras.layers.Dropout(dropout)(x) if dropout else x
+
+    first = keras.layers.Dense(args.units, kernel_initializer="he_normal")
+    x = activated(first(x))
+    if not kind.endswith("resnet"):
         for _ in range(args.layers - 1):
-            x = activation()(dense(kind, args)(x))
-    outputs = keras.layers.Dense(10)(x)
+            x = activated(dense(kind, args)(x))
+        return x
+    for _ in range((args.layers - 1) // 2):
+        branch = activated(dense(kind, args)(x))
+        branch = dense(kind, args, sigma_center=0.0)(branch)
+        x = activated(keras.layers.Add()([x, branch]))
+    return x
+
+
+def build_model(kind, pixels, args, batches=1):
+    inputs = keras.Input((pixels,))
+    outputs = keras.layers.Dense(10)(hidden_layers(kind, inputs, args))
     model = keras.Model(inputs, outputs, name=kind)
-    rate = keras.optimizers.schedules.CosineDecay(
-        args.learning_rate, args.epochs * batches
-    )
     model.compile(
-        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(
+                args.learning_rate, args.epochs * batches
+            ),
+            clipnorm=1.0,
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=args.jit,

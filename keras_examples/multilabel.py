@@ -1,0 +1,140 @@
+"""Deep networks on examples that carry several labels at once.
+
+    python keras_examples/multilabel.py                    # Bibtex
+    python keras_examples/multilabel.py --layers 4 16 64
+    python keras_examples/multilabel.py --data mediamill --folder my/data
+
+Figure 7 of Zhang et al. (2018): MLP, ResNet and both with `SpectralDense`,
+layers of 128, dropout 0.1, binary cross-entropy; precision among the 1, 3 and
+5 highest scores, at the epoch of the best validation precision among 3.
+"""
+
+import argparse
+import pathlib
+
+import common
+import deep_mlp
+import keras
+import numpy as np
+
+from tf_spectral import datasets
+from tf_spectral import plotting
+
+TOP = (1, 3, 5)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", default="bibtex", help="name of the set")
+    add("--folder", help="default: $TF_SPECTRAL_DATA/multilabel")
+    add("--kind", nargs="+", default=list(deep_mlp.KINDS))
+    add("--layers", type=int, nargs="+", default=[2, 8, 32])
+    add("--units", type=int, default=128)
+    add("--dropout", type=float, default=0.1)
+    add("--reflectors", type=int, default=16)
+    add("--reflector-scale", type=float, default=0.1)
+    add("--sigma-center", type=float, default=1.0, help="of the Spectral-MLP")
+    add("--sigma-radius", type=float, default=0.1)
+    add("--slope", type=float, default=0.2, help="of the leaky ReLU")
+    add("--batch", type=int, default=128)
+    add("--epochs", type=int, default=40)
+    add("--learning-rate", type=float, default=1e-3)
+    add("--seeds", type=int, default=3)
+    add("--jit", action="store_true", help="compile with XLA")
+    add("--out", type=pathlib.Path, help="default: results/multilabel_<data>")
+    args = parser.parse_args()
+    args.out = args.out or pathlib.Path(f"results/multilabel_{args.data}")
+    return args
+
+
+def build_model(kind, train, args):
+    (x, y), steps = train, -(-len(train[0]) // args.batch)
+    inputs = keras.Input((x.shape[1],))
+    hidden = deep_mlp.hidden_layers(kind, inputs, args, args.dropout)
+    outputs = keras.layers.Dense(y.shape[1], "sigmoid")(hidden)
+    model = keras.Model(inputs, outputs, name=kind)
+    rate = keras.optimizers.schedules.CosineDecay(
+        args.learning_rate, args.epochs * steps
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        loss="binary_crossentropy",
+        metrics=[
+            keras.metrics.Precision(top_k=k, name=f"precision_at_{k}")
+            for k in TOP
+        ],
+        jit_compile=args.jit,
+    )
+    return model
+
+
+def run(kind, layers, seed, args):
+    """One training; returns the test precisions at the best epoch."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    train, validation, test = datasets.multilabel(
+        args.data, folder=args.folder, validation_split=0.1, seed=seed
+    )
+    settings = argparse.Namespace(**{**vars(args), "layers": layers})
+    model = build_model(kind, train, settings)
+    history = model.fit(
+        *train,
+        batch_size=args.batch,
+        epochs=args.epochs,
+        validation_data=validation,
+        validation_batch_size=1024,
+        callbacks=[
+            keras.callbacks.EarlyStopping(
+                monitor="val_precision_at_3",
+                mode="max",
+                patience=args.epochs,
+                restore_best_weights=True,
+            ),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+        verbose=0,
+    ).history
+    results = model.evaluate(
+        *test, batch_size=1024, verbose=0, return_dict=True
+    )
+    results["best_epoch"] = int(np.argmax(history["val_precision_at_3"])) + 1
+    return results
+
+
+def main():
+    args = parse_arguments()
+    common.write_command(args.out, args)
+    columns = [f"precision_at_{k}" for k in TOP]
+    curves = {kind: {"update": args.layers} for kind in args.kind}
+    lines = ["| layers | network | P@1 | P@3 | P@5 |", "|---" * 5 + "|"]
+    plan = [(n, kind) for n in args.layers for kind in args.kind]
+    bar = keras.utils.Progbar(len(plan) * args.seeds, unit_name="training")
+    for layers, kind in plan:
+        runs = []
+        for seed in range(args.seeds):
+            runs.append(run(kind, layers, seed, args))
+            bar.add(1)
+        means = [np.mean([r[name] for r in runs]) for name in columns]
+        spreads = [np.std([r[name] for r in runs]) for name in columns]
+        cells = [f"{m:.4f} ({s:.4f})" for m, s in zip(means, spreads)]
+        lines.append(f"| {layers} | {kind} | " + " | ".join(cells) + " |")
+        for name, mean in zip(columns, means):
+            curves[kind].setdefault(name, []).append(float(mean))
+        (args.out / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n" + "\n".join(lines))
+    figure = plotting.update_curves(
+        curves,
+        "precision_at_3",
+        title=f"Precision among the 3 highest scores, {args.data}",
+        ylabel="Precision",
+    )
+    figure.axes[0].set_xlabel("Hidden layers")
+    figure.savefig(args.out / "precision.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
