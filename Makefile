@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOWEST = .venv-lowest
+# One process a core: most tests trace small graphs, on one core each.
+PYTEST = -m pytest --numprocesses auto --dist worksteal
 
 # TensorFlow's remarks on the processor; errors are still shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -27,15 +29,15 @@ demo: $(VENV)/ready
 	$(BIN)/python keras_examples/pixel_images.py
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-all: $(VENV)/ready-backends lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python $(PYTEST) -m "slow or not slow"
 	$(MAKE) test-backends
 
 test-backends: $(VENV)/ready-backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest
-	KERAS_BACKEND=torch $(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python $(PYTEST)
+	KERAS_BACKEND=torch $(BIN)/python $(PYTEST)
 
 # The lowest versions that setup.cfg allows.
 test-lowest:
@@ -43,7 +45,7 @@ test-lowest:
 	$(LOWEST)/bin/pip install --quiet --upgrade pip
 	$(LOWEST)/bin/pip install --quiet -e .[examples,test] \
 	    tensorflow==2.18.* keras==3.8.* numpy==2.0.*
-	$(LOWEST)/bin/python -m pytest
+	$(LOWEST)/bin/python $(PYTEST)
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/recurrent.py
