@@ -205,9 +205,14 @@ def report(rows, args):
         for tier in TIERS:
             ratio = np.nanmax(curvature / log[f"{name}/{tier}"])
             print(f"{name:>10} {tier:>7}: curvature / constant <= {ratio:.3f}")
+    # One weight after another: each third row is of the same one.
     decreases = {
-        "had": {"update": log["update"], "decrease": log["decrease"]},
-        "certified": {"update": log["update"], "decrease": log["certified"]},
+        f"{name}, {label}": {
+            "update": log["update"][place :: len(WEIGHTS)],
+            "decrease": log[column][place :: len(WEIGHTS)],
+        }
+        for place, name in enumerate(WEIGHTS)
+        for label, column in (("had", "decrease"), ("certified", "certified"))
     }
     figure = plotting.update_curves(
         decreases,
@@ -215,6 +220,7 @@ def report(rows, args):
         log_scale=True,
         title="Decrease of the loss by each step",
         ylabel="Decrease (nats)",
+        dashed=[label for label in decreases if label.endswith("certified")],
     )
     figure.savefig(args.out / "decrease.png", dpi=150)
     print(f"figures: {args.out}/*.png")
