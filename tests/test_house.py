@@ -12,7 +12,15 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A module imports only from rows above its own (design: architecture).
 ROWS = [
-    {"version", "linalg", "losses", "metrics", "datasets", "plotting"},
+    {
+        "version",
+        "linalg",
+        "losses",
+        "metrics",
+        "datasets",
+        "plotting",
+        "regularizers",
+    },
     {"bounds", "initializers"},
     {"parametrizations", "constraints"},
     {"layers"},

@@ -13,4 +13,7 @@ from tf_spectral import metrics
 from tf_spectral import optimizers
 from tf_spectral import parametrizations
 from tf_spectral import plotting
+from tf_spectral import regularizers
+from tf_spectral.spectralize import despectralize
+from tf_spectral.spectralize import spectralize
 from tf_spectral.version import __version__

@@ -270,7 +270,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("bad, message", BAD, ids=str)
+@pytest.mark.parametrize("bad, message", BAD, ids=[m for _, m in BAD])
 def test_bad_input(bad, message):
     weights, x, _ = cases.random_network((3, 2, 4, 5, 2), 0)
     given = {**cases.arguments(weights), "x": x, **bad}

@@ -345,6 +345,11 @@ def test_saved_and_loaded(make, kind, tmp_path):
     assert_equal(again(x), model(x), tolerance)
 
 
+def test_frozen_from_the_start(make):
+    layer = built(make(trainable=False))
+    assert not layer.trainable_variables
+
+
 def test_training_moves_every_weight(make):
     """One step of Adam, whose size does not depend on the gradient's."""
     layer = make(return_sequences=True)

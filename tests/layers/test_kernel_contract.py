@@ -234,6 +234,13 @@ def test_saved_and_loaded(contender, tmp_path):
     assert_close(numpy_of(fresh(x)), numpy_of(model(x)), 0.0)
 
 
+def test_frozen_from_the_start(contender):
+    layer = contender.built(trainable=False)
+    assert not layer.trainable_variables
+    layer.trainable = True
+    assert len(layer.trainable_variables) == len(layer.weights)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(contender, policy):
     layer = contender.built(dtype=policy)

@@ -1,15 +1,19 @@
 """Callbacks that watch what training does to spectra and gradients."""
 
+from tf_spectral.callbacks.generalization import GeneralizationMonitor
 from tf_spectral.callbacks.gradient_flow import GradientFlowMonitor
 from tf_spectral.callbacks.gradient_norms import gradient_norms_over_time
 from tf_spectral.callbacks.layer_updates import LayerUpdateCounter
 from tf_spectral.callbacks.lipschitz import LipschitzEstimator
+from tf_spectral.callbacks.sigma_radius import SigmaRadiusSchedule
 from tf_spectral.callbacks.spectrum import SpectrumMonitor
 
 __all__ = [
+    "GeneralizationMonitor",
     "GradientFlowMonitor",
     "LayerUpdateCounter",
     "LipschitzEstimator",
+    "SigmaRadiusSchedule",
     "SpectrumMonitor",
     "gradient_norms_over_time",
 ]

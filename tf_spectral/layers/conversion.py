@@ -93,7 +93,8 @@ class Convertible:
         new.build(new.shape_for_kernel(layer.kernel.shape))
         new.conversion_residual = new.svd.assign_matrix(kernel, exact)
         if layer.use_bias:
-            new.bias.assign(layer.bias)
+            # Two layers must not share memory: JAX hands it on in training.
+            new.bias.assign(ops.copy(layer.bias))
         return new
 
     def to_stock(self):
@@ -118,9 +119,8 @@ class Convertible:
             {**config, "kernel_initializer": "zeros"}
         )
         layer.build(self.shape_for_kernel(self.kernel.shape))
-        layer.set_weights(
-            [self.kernel, *([self.bias] if self.use_bias else [])]
-        )
+        bias = [ops.copy(self.bias)] if self.use_bias else []
+        layer.set_weights([self.kernel, *bias])
         return layer
 
     def shape_for_kernel(self, kernel_shape):

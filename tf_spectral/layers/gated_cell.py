@@ -12,6 +12,7 @@ SPECTRAL_OPTIONS = (
     "sigma_mode",
     "reflector_initializer",
     "sigma_regularizer",
+    "annealed_radius",
 )
 # Options of the stock layers that do not apply here.
 REFUSED_OPTIONS = ("recurrent_initializer", "recurrent_constraint")
@@ -33,6 +34,7 @@ class GatedCell:
         reflector_initializer: Name or `ReflectorInitializer`.
         recurrent_regularizer: Keras regularizer of each gate's matrix.
         sigma_regularizer: Keras regularizer of each gate's singular values.
+        annealed_radius: Boolean, see `SVD`.
         **kwargs: Arguments of the stock cell.
 
     Attributes:
@@ -53,6 +55,7 @@ class GatedCell:
         reflector_initializer="gaussian",
         recurrent_regularizer=None,
         sigma_regularizer=None,
+        annealed_radius=False,
         **kwargs,
     ):
         for name in REFUSED_OPTIONS:
@@ -79,8 +82,10 @@ class GatedCell:
                 sigma_mode=sigma_mode,
                 reflector_initializer=reflector_initializer,
                 sigma_regularizer=sigma_regularizer,
+                annealed_radius=annealed_radius,
                 matrix_regularizer=self.recurrent_regularizer,
                 dtype=self.dtype_policy,
+                trainable=self.trainable,
                 name=gate,
             )
             setattr(self, gate, svd)

@@ -80,9 +80,9 @@ class GatedConvertible:
         )
         _check_same_bias(new, layer)
         new.build(sequences_shape(layer))
-        new.cell.kernel.assign(layer.cell.kernel)
+        new.cell.kernel.assign(ops.copy(layer.cell.kernel))
         if layer.use_bias:
-            new.cell.bias.assign(layer.cell.bias)
+            new.cell.bias.assign(ops.copy(layer.cell.bias))
         for name, matrix in gates.items():
             try:
                 getattr(new.cell, name).assign_matrix(matrix, exact)
@@ -113,8 +113,9 @@ class GatedConvertible:
         )
         layer.build(sequences_shape(self))
         cell = self.cell
-        bias = [cell.bias] if cell.use_bias else []
-        layer.set_weights([cell.kernel, self.recurrent_matrix(), *bias])
+        bias = [ops.copy(cell.bias)] if cell.use_bias else []
+        kernel = ops.copy(cell.kernel)
+        layer.set_weights([kernel, self.recurrent_matrix(), *bias])
         return layer
 
 

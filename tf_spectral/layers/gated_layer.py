@@ -19,6 +19,7 @@ _CELL_OPTIONS = (
     "kernel_regularizer",
     "recurrent_regularizer",
     "sigma_regularizer",
+    "annealed_radius",
     "bias_regularizer",
     "kernel_constraint",
     "bias_constraint",

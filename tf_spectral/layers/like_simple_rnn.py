@@ -1,6 +1,7 @@
 """LikeSimpleRNN: attributes, configuration and conversion of `SimpleRNN`."""
 
 from keras import layers
+from keras import ops
 
 from tf_spectral.layers.fast_rnn import FastRNN
 from tf_spectral.layers.modrelu import ModReLU
@@ -73,8 +74,9 @@ class LikeSimpleRNN(FastRNN):
         config.setdefault("recurrent_initializer", "zeros")
         layer = layers.SimpleRNN.from_config(config)
         layer.build(sequences_shape(self))
-        bias = [cell.bias] if cell.use_bias else []
-        layer.set_weights([cell.kernel, self.recurrent_matrix(), *bias])
+        bias = [ops.copy(cell.bias)] if cell.use_bias else []
+        kernel = ops.copy(cell.kernel)
+        layer.set_weights([kernel, ops.copy(self.recurrent_matrix()), *bias])
         return layer
 
     @classmethod
@@ -101,9 +103,9 @@ class LikeSimpleRNN(FastRNN):
                 f"Expected {layer.use_bias}, Received: use_bias={new.use_bias}"
             )
         new.build(sequences_shape(layer))
-        new.cell.kernel.assign(layer.cell.kernel)
+        new.cell.kernel.assign(ops.copy(layer.cell.kernel))
         if layer.use_bias:
-            new.cell.bias.assign(layer.cell.bias)
+            new.cell.bias.assign(ops.copy(layer.cell.bias))
         return new
 
     def get_config(self):

@@ -193,9 +193,9 @@ class SpectralConv2D(SpectralConv, layers.Conv2D):
         **kwargs: The arguments `reflectors` (`None` for `min(K.shape)` in U
             and in V), `sigma_center`, `sigma_radius`, `sigma_mode`,
             `reflector_initializer`, `kernel_regularizer` (of K as a matrix),
-            `sigma_regularizer`, `bias_initializer`, `bias_regularizer`,
-            `activity_regularizer` and `bias_constraint` of `SpectralDense`,
-            and those of `keras.layers.Layer`.
+            `sigma_regularizer`, `annealed_radius`, `bias_initializer`,
+            `bias_regularizer`, `activity_regularizer` and `bias_constraint`
+            of `SpectralDense`, and those of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor `(batch, height, width, channels)`.

@@ -56,6 +56,9 @@ class SpectralDense(SpectralKernel):
         bias_initializer: Keras initializer of b. Defaults to `"zeros"`.
         kernel_regularizer: Keras regularizer of K. Defaults to `None`.
         sigma_regularizer: Keras regularizer of `sigma`. Defaults to `None`.
+        annealed_radius: Boolean, whether the radius can change during
+            training, see `tf_spectral.callbacks.SigmaRadiusSchedule`.
+            Defaults to `False`.
         bias_regularizer: Keras regularizer of b. Defaults to `None`.
         activity_regularizer: Keras regularizer of the output. Defaults to
             `None`.
@@ -107,6 +110,7 @@ class SpectralDense(SpectralKernel):
         bias_initializer="zeros",
         kernel_regularizer=None,
         sigma_regularizer=None,
+        annealed_radius=False,
         bias_regularizer=None,
         activity_regularizer=None,
         bias_constraint=None,
@@ -128,6 +132,7 @@ class SpectralDense(SpectralKernel):
             reflector_initializer=reflector_initializer,
             kernel_regularizer=kernel_regularizer,
             sigma_regularizer=sigma_regularizer,
+            annealed_radius=annealed_radius,
             activity_regularizer=activity_regularizer,
             **kwargs,
         )

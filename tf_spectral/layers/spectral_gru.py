@@ -43,9 +43,9 @@ class SpectralGRU(GatedLayer, layers.GRU):
             Defaults to `"auto"`.
         **kwargs: All other arguments of `SpectralGRUCell`
             (`reflector_initializer`, `reset_after`, the regularizers and
-            constraints, `use_bias`, `dropout`, `recurrent_dropout`, `seed`)
-            and of `keras.layers.GRU`, but for `recurrent_initializer` and
-            `recurrent_constraint`.
+            constraints, `annealed_radius`, `use_bias`, `dropout`,
+            `recurrent_dropout`, `seed`) and of `keras.layers.GRU`, but for
+            `recurrent_initializer` and `recurrent_constraint`.
 
     Call arguments:
         sequences: Floating tensor `(batch, time, features)`.

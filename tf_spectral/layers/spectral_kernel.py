@@ -43,6 +43,7 @@ class SpectralKernel(Convertible, layers.Layer):
         reflector_initializer: Name or `ReflectorInitializer`.
         kernel_regularizer: Keras regularizer of the kernel as a matrix.
         sigma_regularizer: Keras regularizer of the singular values.
+        annealed_radius: Boolean, see `SVD`.
         **kwargs: Arguments of the next class.
 
     Attributes:
@@ -58,6 +59,7 @@ class SpectralKernel(Convertible, layers.Layer):
         "sigma_mode",
         "reflector_initializer",
         "sigma_regularizer",
+        "annealed_radius",
     )
     refused_options = tuple(_REFUSED)
 
@@ -72,6 +74,7 @@ class SpectralKernel(Convertible, layers.Layer):
         reflector_initializer="gaussian",
         kernel_regularizer=None,
         sigma_regularizer=None,
+        annealed_radius=False,
         **kwargs,
     ):
         for name in _REFUSED.keys() & kwargs.keys():
@@ -100,6 +103,7 @@ class SpectralKernel(Convertible, layers.Layer):
         )
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.sigma_regularizer = regularizers.get(sigma_regularizer)
+        self.annealed_radius = bool(annealed_radius)
         self.conversion_residual = None
 
     def build_kernel(self, n_in, n_out):
@@ -113,7 +117,9 @@ class SpectralKernel(Convertible, layers.Layer):
             reflector_initializer=self.reflector_initializer,
             sigma_regularizer=self.sigma_regularizer,
             matrix_regularizer=self.kernel_regularizer,
+            annealed_radius=self.annealed_radius,
             dtype=self.dtype_policy,
+            trainable=self.trainable,
             name="kernel",
         )
         self.svd.build()
@@ -197,6 +203,7 @@ class SpectralKernel(Convertible, layers.Layer):
                 self.kernel_regularizer
             ),
             "sigma_regularizer": regularizers.serialize(self.sigma_regularizer),
+            "annealed_radius": self.annealed_radius,
         }
 
     def _center(self):

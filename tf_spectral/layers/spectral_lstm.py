@@ -44,9 +44,9 @@ class SpectralLSTM(GatedLayer, layers.LSTM):
             Defaults to `"auto"`.
         **kwargs: All other arguments of `SpectralLSTMCell`
             (`reflector_initializer`, `unit_forget_bias`, the regularizers and
-            constraints, `use_bias`, `dropout`, `recurrent_dropout`, `seed`)
-            and of `keras.layers.LSTM`, but for `recurrent_initializer` and
-            `recurrent_constraint`.
+            constraints, `annealed_radius`, `use_bias`, `dropout`,
+            `recurrent_dropout`, `seed`) and of `keras.layers.LSTM`, but for
+            `recurrent_initializer` and `recurrent_constraint`.
 
     Call arguments:
         sequences: Floating tensor `(batch, time, features)`.

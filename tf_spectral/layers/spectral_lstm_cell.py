@@ -48,6 +48,9 @@ class SpectralLSTMCell(GatedCell, layers.LSTMCell):
             matrix. Defaults to `None`.
         sigma_regularizer: Keras regularizer of each gate's singular values.
             Defaults to `None`.
+        annealed_radius: Boolean, whether the radius can change during
+            training, see `tf_spectral.callbacks.SigmaRadiusSchedule`.
+            Defaults to `False`.
         bias_regularizer: Keras regularizer of the bias. Defaults to `None`.
         kernel_constraint: Keras constraint of the kernel. Defaults to `None`.
         bias_constraint: Keras constraint of the bias. Defaults to `None`.
@@ -94,6 +97,7 @@ class SpectralLSTMCell(GatedCell, layers.LSTMCell):
         kernel_regularizer=None,
         recurrent_regularizer=None,
         sigma_regularizer=None,
+        annealed_radius=False,
         bias_regularizer=None,
         kernel_constraint=None,
         bias_constraint=None,
@@ -118,6 +122,7 @@ class SpectralLSTMCell(GatedCell, layers.LSTMCell):
             kernel_regularizer=kernel_regularizer,
             recurrent_regularizer=recurrent_regularizer,
             sigma_regularizer=sigma_regularizer,
+            annealed_radius=annealed_radius,
             bias_regularizer=bias_regularizer,
             kernel_constraint=kernel_constraint,
             bias_constraint=bias_constraint,

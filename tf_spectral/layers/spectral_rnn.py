@@ -21,6 +21,7 @@ _CELL_OPTIONS = (
     "kernel_regularizer",
     "recurrent_regularizer",
     "sigma_regularizer",
+    "annealed_radius",
     "bias_regularizer",
     "kernel_constraint",
     "bias_constraint",
@@ -64,8 +65,9 @@ class SpectralRNN(LikeSimpleRNN):
             `False`; the fast loop is a better choice for all but a few steps.
         **kwargs: All other arguments of `SpectralRNNCell`
             (`kernel_initializer`, `reflector_initializer`, the regularizers
-            and constraints, `use_bias`, `trainable_initial_state`, `dropout`,
-            `recurrent_dropout`, `form`, `seed`) and of `keras.layers.Layer`.
+            and constraints, `annealed_radius`, `use_bias`,
+            `trainable_initial_state`, `dropout`, `recurrent_dropout`, `form`,
+            `seed`) and of `keras.layers.Layer`.
 
     Call arguments:
         sequences: Floating tensor `(batch, time, features)`.

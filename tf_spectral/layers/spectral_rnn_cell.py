@@ -50,6 +50,9 @@ class SpectralRNNCell(FastRNNCell):
             `None`.
         sigma_regularizer: Keras regularizer of the singular values. Defaults
             to `None`.
+        annealed_radius: Boolean, whether the radius can change during
+            training, see `tf_spectral.callbacks.SigmaRadiusSchedule`.
+            Defaults to `False`.
         bias_regularizer: Keras regularizer of b. Defaults to `None`.
         kernel_constraint: Keras constraint of K. Defaults to `None`.
         bias_constraint: Keras constraint of b. Defaults to `None`.
@@ -95,6 +98,7 @@ class SpectralRNNCell(FastRNNCell):
         kernel_regularizer=None,
         recurrent_regularizer=None,
         sigma_regularizer=None,
+        annealed_radius=False,
         bias_regularizer=None,
         kernel_constraint=None,
         bias_constraint=None,
@@ -142,8 +146,10 @@ class SpectralRNNCell(FastRNNCell):
             sigma_mode=sigma_mode,
             reflector_initializer=reflector_initializer,
             sigma_regularizer=sigma_regularizer,
+            annealed_radius=annealed_radius,
             matrix_regularizer=recurrent_regularizer,
             dtype=self.dtype_policy,
+            trainable=self.trainable,
             name="recurrent",
         )
         self.recurrent_regularizer = self.recurrent.matrix_regularizer
@@ -193,6 +199,7 @@ class SpectralRNNCell(FastRNNCell):
             "sigma_mode",
             "reflector_initializer",
             "sigma_regularizer",
+            "annealed_radius",
         ):
             config[key] = svd[key]
         return {**config, "form": self.form}

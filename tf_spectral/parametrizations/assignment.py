@@ -49,7 +49,7 @@ class Assignable:
                 f"Expected a relative residual <= 1e-4, Received: {residual} "
                 f"with reflectors={self.reflectors}"
             )
-        raw = sv.weight_from_sigma(sigma, *self._bounds())
+        raw = self._weight_from_sigma(sigma)
         self._ensure_built()
         rescale = self.reflector_initializer.rescale
         for variable, value in (
@@ -63,9 +63,6 @@ class Assignable:
 
     def _factors(self, kernel):
         return svd_factors_from_matrix(kernel, self.reflectors)
-
-    def _bounds(self):
-        return self.sigma_mode, self.sigma_center, self.sigma_radius
 
     def _checked_kernel(self, kernel):
         kernel = ops.convert_to_tensor(kernel)

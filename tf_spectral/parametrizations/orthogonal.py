@@ -86,6 +86,7 @@ class Orthogonal(SVD):
             "sigma_radius",
             "sigma_mode",
             "sigma_regularizer",
+            "annealed_radius",
         ):
             del config[key]
         config["reflectors"] = config["reflectors"][0]

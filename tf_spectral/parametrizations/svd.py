@@ -14,12 +14,13 @@ from tf_spectral.linalg.spectral import diagonal_plus_low_rank
 from tf_spectral.linalg.spectral import spectral_matrix
 from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import singular_values as sv
+from tf_spectral.parametrizations.annealing import Annealable
 from tf_spectral.parametrizations.assignment import Assignable
 from tf_spectral.parametrizations.by_products import ByProducts
 
 
 @register_keras_serializable("tf_spectral")
-class SVD(Assignable, ByProducts, layers.Layer):
+class SVD(Annealable, Assignable, ByProducts, layers.Layer):
     """A matrix `V diag(sigma) U^T` with U and V products of reflectors.
 
     The transpose is the paper's `W = U diag(sigma) V^T`. The singular values
@@ -47,6 +48,13 @@ class SVD(Assignable, ByProducts, layers.Layer):
             weight behind it). Defaults to `None`.
         matrix_regularizer: Keras regularizer of the matrix. Defaults to
             `None`.
+        annealed_radius: Boolean, whether the radius can change during
+            training, by `set_radius` or
+            `tf_spectral.callbacks.SigmaRadiusSchedule`. It is then a weight,
+            which is not trained, and starts from `sigma_radius`; the weight
+            of sigma is in units of it, so that in the mode `"clip"` an update
+            moves sigma by as much less as the radius is smaller than 1.
+            Defaults to `False`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -71,6 +79,7 @@ class SVD(Assignable, ByProducts, layers.Layer):
         reflector_initializer="gaussian",
         sigma_regularizer=None,
         matrix_regularizer=None,
+        annealed_radius=False,
         **kwargs,
     ):
         self._check_shape(shape)
@@ -81,6 +90,8 @@ class SVD(Assignable, ByProducts, layers.Layer):
         self.sigma_center = float(sigma_center)
         self.sigma_radius = float(sigma_radius)
         self.sigma_mode = sigma_mode
+        self.annealed_radius = bool(annealed_radius)
+        self._check_annealed_radius()
         self.reflector_initializer = initializers.get_reflector_initializer(
             reflector_initializer
         )
@@ -95,13 +106,18 @@ class SVD(Assignable, ByProducts, layers.Layer):
         u, v = self.reflector_initializer((m_u, n_out), (m_v, n_in))
         self._u = self._add_weight("u_reflectors", u) if m_u else None
         self._v = self._add_weight("v_reflectors", v) if m_v else None
-        self._sigma = None
+        self._sigma = self._radius = None
         if self.sigma_mode != "fixed":
-            start = 0.0 if self.sigma_mode == "sigmoid" else self.sigma_center
+            sigmoid = self.sigma_mode == "sigmoid"
+            start = 0.0 if sigmoid else self._weight_bounds()[0]
             self._sigma = self._add_weight(
-                "sigma_logits" if self.sigma_mode == "sigmoid" else "sigma",
+                "sigma_logits" if sigmoid else "sigma",
                 np.full(min(self.shape), start),
                 constraint=self._sigma_constraint(),
+            )
+        if self.annealed_radius:
+            self._radius = self._add_weight(
+                "sigma_radius", np.asarray(self.sigma_radius), trainable=False
             )
         self._attach_regularizers()
         self.built = True
@@ -123,12 +139,7 @@ class SVD(Assignable, ByProducts, layers.Layer):
             return ops.full(
                 (min(self.shape),), self.sigma_center, self._weight_dtype
             )
-        return sv.sigma_from_weight(
-            ops.convert_to_tensor(self._sigma),
-            self.sigma_mode,
-            self.sigma_center,
-            self.sigma_radius,
-        )
+        return self._sigma_from_weight(ops.convert_to_tensor(self._sigma))
 
     def matrix(self):
         """The matrix: tensor `(n_in, n_out)`, in float32 or float64."""
@@ -160,6 +171,7 @@ class SVD(Assignable, ByProducts, layers.Layer):
             "matrix_regularizer": regularizers.serialize(
                 self.matrix_regularizer
             ),
+            "annealed_radius": self.annealed_radius,
         }
 
     def _ensure_built(self):
@@ -170,23 +182,22 @@ class SVD(Assignable, ByProducts, layers.Layer):
     def _weight_dtype(self):
         return working_dtype(self.variable_dtype)
 
-    def _add_weight(self, name, value, constraint=None):
+    def _add_weight(self, name, value, constraint=None, trainable=True):
         return self.add_weight(
             name=name,
             shape=value.shape,
             initializer=lambda shape, dtype=None: ops.cast(value, dtype),
             dtype=self._weight_dtype,
             autocast=False,
+            trainable=trainable,
             constraint=constraint,
         )
 
     def _sigma_constraint(self):
         if self.sigma_mode != "clip":
             return None
-        return sv.Interval(
-            self.sigma_center - self.sigma_radius,
-            self.sigma_center + self.sigma_radius,
-        )
+        center, radius = self._weight_bounds()
+        return sv.Interval(center - radius, center + radius)
 
     def _packed(self, variable, width):
         if variable is None:

@@ -1,0 +1,120 @@
+"""Cloner: a model again, with other layers in the place of some."""
+
+import contextlib
+
+import keras
+from keras import layers as stock
+
+from tf_spectral.bounds.graph import is_graph
+from tf_spectral.spectralize.carrying import carry_over
+from tf_spectral.spectralize.selection import find_layers
+from tf_spectral.spectralize.selection import parts_of
+
+
+class Cloner:
+    """Clones models; a layer that they share is cloned once.
+
+    Args:
+        replacements: Dict `id(layer) -> layer`, with what is to take the
+            place of a layer: built, and with its weights.
+    """
+
+    def __init__(self, replacements):
+        self.replacements = replacements
+        self._clones = dict(replacements)
+        # Those that get weights once a model around them has built them.
+        self._bare = set()
+
+    def clone(self, model):
+        """A clone of a model with all weights, not compiled."""
+        with _not_compiled(model):
+            clone = keras.models.clone_model(
+                model, _inputs_like(model), clone_function=self._layer
+            )
+        for layer in model.layers:
+            if id(layer) in self._bare:
+                carry_over(layer, self._clones[id(layer)])
+        if not model.trainable:
+            clone.trainable = False
+        return clone
+
+    def _layer(self, layer):
+        if id(layer) not in self._clones:
+            self._clones[id(layer)] = self._new(layer)
+        return self._clones[id(layer)]
+
+    def _new(self, layer):
+        if is_graph(layer):
+            return self.clone(layer)
+        if find_layers(layer).keys() & self.replacements.keys():
+            return self._wrapper(layer)
+        self._bare.add(id(layer))
+        return _from_configuration(layer)
+
+    def _wrapper(self, wrapper):
+        parts = [self._part(part) for part in parts_of(wrapper)]
+        config = wrapper.get_config()
+        config.update(zip(("layer", "backward_layer"), parts))
+        new = type(wrapper)(**config)
+        new.build_from_config(wrapper.get_build_config())
+        for part, own in zip(parts, parts_of(new)):
+            # `Bidirectional` makes a forward layer of its own.
+            if own is not part:
+                carry_over(part, own)
+                if hasattr(part, "conversion_residual"):
+                    own.conversion_residual = part.conversion_residual
+        return new
+
+    def _part(self, layer):
+        part = self._layer(layer)
+        if id(layer) in self._bare:
+            if not part.built:
+                part.build_from_config(layer.get_build_config())
+            carry_over(layer, part)
+        return part
+
+
+@contextlib.contextmanager
+def _not_compiled(model):
+    """Some versions of Keras compile the clone, if they can read the loss."""
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def _inputs_like(model):
+    """Inputs of the same names, which `clone_model` would not keep."""
+    if isinstance(model, keras.Sequential):
+        return None
+
+    def like(tensor):
+        config = tensor._keras_history.operation.get_config()
+        return stock.InputLayer.from_config(config).output
+
+    return keras.tree.map_structure(like, model.input)
+
+
+def _from_configuration(layer):
+    try:
+        if type(layer) is stock.Lambda:
+            return _lambda(layer)
+        return type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Layer `{layer.name}` ({type(layer).__name__}) cannot be cloned. "
+            f"{error}"
+        ) from error
+
+
+def _lambda(layer):
+    # Keras makes no function from a configuration that it does not trust.
+    return stock.Lambda(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
