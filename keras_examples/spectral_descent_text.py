@@ -16,29 +16,29 @@ from tf_spectral import plotting
 from tf_spectral.callbacks import LipschitzEstimator
 from tf_spectral.optimizers import SpectralDescent
 
-# Optimizer by learning rate, and the grid that the rate is from. A rate of 1
-# with measured constants is the one that theory asks for.
+# Optimizer by learning rate, and the grid that the rate is first sought on. A
+# rate of 1 with measured constants is the one that theory asks for.
 METHODS = {
-    "sgd": (keras.optimizers.SGD, (0.3, 1.0, 3.0)),
-    "adam": (keras.optimizers.Adam, (1e-3, 3e-3, 1e-2, 3e-2)),
+    "sgd": (keras.optimizers.SGD, (0.1, 0.3, 1.0)),
+    "adam": (keras.optimizers.Adam, (3e-3, 1e-2, 3e-2)),
     "muon": (
         lambda rate: keras.optimizers.Muon(rate, adam_lr_ratio=0.1),
-        (1e-2, 3e-2, 0.1, 0.3),
+        (1e-2, 3e-2, 0.1),
     ),
-    "spectral": (SpectralDescent, (1.0, 3.0, 10.0, 30.0)),
+    "spectral": (SpectralDescent, (3.0, 10.0, 30.0)),
     "spectral_constant": (
         lambda rate: SpectralDescent(rate, lipschitz=1.0),
-        (0.01, 0.03, 0.1, 0.3),
+        (0.003, 0.01, 0.03),
     ),
     "spectral_rms": (
         lambda rate: SpectralDescent(rate, lipschitz=1.0, preconditioner="rms"),
-        (3e-4, 1e-3, 3e-3, 1e-2),
+        (1e-5, 3e-5, 1e-4),
     ),
     "spectral_adagrad": (
         lambda rate: SpectralDescent(
             rate, lipschitz=1.0, preconditioner="adagrad"
         ),
-        (3e-4, 1e-3, 3e-3, 1e-2),
+        (1e-4, 3e-4, 1e-3),
     ),
 }
 NAMES = {
@@ -153,12 +153,27 @@ def fit(method, rate, seed, parts, classes, args, updates=None):
 
 
 def best_rate(method, parts, classes, args):
-    """The rate of the grid with the least validation loss, and all losses."""
+    """The rate with the least validation loss, and the losses of all.
+
+    Where the best one is at an end of the grid, the grid goes on there.
+    """
     grid = {}
-    for rate in METHODS[method][1]:
+
+    def trial(rate):
         run = fit(method, rate, 0, parts, classes, args, args.grid_updates)
         value = run["val_loss"][-1]
         grid[rate] = float(value) if np.isfinite(value) else float("inf")
+
+    for rate in METHODS[method][1]:
+        trial(rate)
+    for _ in range(6):
+        best = min(grid, key=grid.get)
+        if best == min(grid):
+            trial(best / 3)
+        elif best == max(grid):
+            trial(best * 3)
+        else:
+            break
     return min(grid, key=grid.get), grid
 
 
