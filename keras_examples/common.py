@@ -17,6 +17,17 @@ from tf_spectral.constraints import Orthogonal
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 
+# Arguments that do not change a run that was begun.
+NOT_SETTINGS = (
+    "cell",
+    "method",
+    "kind",
+    "sets",
+    "seeds",
+    "iterations",
+    "out",
+    "export",
+)
 CELLS = ("spectral", "orthogonal", "simple", "irnn", "lstm", "gru")
 
 
@@ -199,9 +210,12 @@ def write_command(folder, args):
     settings = {
         key: str(value)
         for key, value in sorted(vars(args).items())
-        if key not in ("cell", "method", "iterations", "out", "export")
+        if key not in NOT_SETTINGS
     }
-    if completed_epochs(folder / "backup") and path.exists():
+    begun = (
+        completed_epochs(folder / "backup") or (folder / "runs.csv").exists()
+    )
+    if begun and path.exists():
         if json.loads(path.read_text())["settings"] != settings:
             sys.exit(
                 f"{folder} holds a run with other settings. Give another "

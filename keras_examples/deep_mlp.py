@@ -5,9 +5,10 @@
 
 Figure 5 of Zhang et al. (2018): a plain MLP, a residual network with blocks of
 two layers, and both with `SpectralDense` in the place of `Dense`, 30 to 100
-layers of 128. The plain MLP is not expected to train at 100 layers. In a
-Spectral-MLP `sigma_center` makes up for what the activation takes away; in a
-residual branch it is 0, so that each block starts as the identity. Test
+layers of 128. The plain MLP is not expected to train at 100 layers. In the
+Spectral-MLP all singular values stay near 1 and the activation takes little
+away; in a residual branch they stay near 0, so that each block starts as the
+identity. Test
 accuracy is that of the best validation epoch. A stopped run goes on where it
 was when the same command is given again.
 """
@@ -98,6 +99,8 @@ def hidden_layers(kind, x, args, dropout=0.0):
         branch = activated(dense(kind, args)(x))
         branch = dense(kind, args, sigma_center=0.0)(branch)
         x = activated(keras.layers.Add()([x, branch]))
+    if args.layers % 2 == 0:
+        x = activated(dense(kind, args)(x))
     return x
 
 

@@ -31,7 +31,8 @@ def parse_arguments():
     add = parser.add_argument
     add("--data", default="bibtex", help="name of the set")
     add("--folder", help="default: $TF_SPECTRAL_DATA/multilabel")
-    add("--kind", nargs="+", default=list(deep_mlp.KINDS))
+    kinds = deep_mlp.KINDS
+    add("--kind", nargs="+", choices=kinds, default=list(kinds))
     add("--layers", type=int, nargs="+", default=[2, 8, 32])
     add("--units", type=int, default=128)
     add("--dropout", type=float, default=0.1)

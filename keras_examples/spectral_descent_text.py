@@ -77,11 +77,13 @@ def main(args):
 
 def read_text(path):
     """Numbers of characters, and the characters."""
-    if path is not None or os.environ.get("TF_SPECTRAL_DATA"):
+    data = pathlib.Path(os.environ.get("TF_SPECTRAL_DATA", "."))
+    if path is not None or (data / "tinyshakespeare" / "input.txt").is_file():
         return datasets.characters(path)
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "input.txt"
-        file.write_text("\n".join(pydoc_data.topics.topics.values()))
+        text = "\n".join(pydoc_data.topics.topics.values())
+        file.write_text(text, encoding="utf-8")
         return datasets.characters(file)
 
 

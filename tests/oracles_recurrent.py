@@ -157,7 +157,7 @@ def _local_block(net, block, tier, residual):
         else:
             zeta = np.array([nuclear(z[:, :, q]) for q in range(h)])
         tensor = z * lam
-        rho = lam * zeta
+        rho = np.abs(lam) * zeta
         cross = 2 * np.linalg.norm(before) if block == "recurrent" else 0.0
         if tier == "vector":
             a = max(np.abs(row) @ rho for row in v)
@@ -167,10 +167,10 @@ def _local_block(net, block, tier, residual):
             vmax = np.linalg.norm(v, axis=1).max()
             size = np.linalg.norm(before)
             b = np.linalg.norm(own) + np.linalg.norm(w, 2) * size
-            b = b * np.max(np.abs(bend) * zeta) + cross * lam.max()
+            b = b * np.max(np.abs(bend) * zeta) + cross * np.abs(lam).max()
             total += net.omega[t - 1] * 2 * (a * a / 2 + vmax * b)
             continue
-        beta = np.abs(bend) * zeta**2 + lam * (cross + np.abs(w) @ beta)
+        beta = np.abs(bend) * zeta**2 + np.abs(lam) * (cross + np.abs(w) @ beta)
         second = 2 * max(np.abs(row) @ beta for row in v)
         if residual:
             second = np.abs(v.T @ (net.p[t - 1] - net.y[t - 1])) @ beta

@@ -85,6 +85,24 @@ def test_no_curvature_above_the_local_constants(f, residual):
     assert worst > 0.1
 
 
+@pytest.mark.parametrize("tier", ("vector", "tensor"))
+def test_falling_activations_do_not_cancel(tier):
+    """At these two arguments the slopes of silu are -0.1 and 0.1."""
+    weights, x, y = cases.random_network((2, 1, 2, 1, 1), 0)
+    weights = {name: np.zeros_like(w) for name, w in weights.items()}
+    weights["bias"] = np.array([-2.4, -0.915])
+    weights["output"] = np.array([[1000.0, 0.0], [1000.0, 0.0]])
+    # The two classes are equally likely.
+    sum_of_states = sum(z / (1 + np.exp(-z)) for z in weights["bias"])
+    weights["output_bias"] = np.array([0.0, 1000 * sum_of_states])
+    (net,) = cases.oracles(weights, x, y, "silu")
+    hessian = net.derivatives("bias")[1]
+    true = oracle.sharpest(hessian, (2,), np.random.default_rng(0))
+    assert true > 1000
+    constants = cases.constants_function(activation="silu", tier=tier)
+    assert constants(weights, x, y)["bias"] >= true
+
+
 def test_scalar_residual_form_is_attained():
     """math 5.5: for scalar states, where the Gauss-Newton part is small."""
     shape = (1, 1, 2, 1, 1)

@@ -108,14 +108,18 @@ SPECTRAL_DESCENT = (
     DSGD[: DSGD.index("options = [")].replace("DSGD", "SpectralDescent")
     + """
 options = [
-    {"lipschitz": 4.0, "momentum": 0.5, "polar_accuracy": "exact"},
+    {
+        "lipschitz": 4.0,
+        "momentum": 0.5,
+        "radius": 0.1,
+        "polar_accuracy": "exact",
+    },
     {"lipschitz": {"kernel": 4.0, "default": 1.0}, "update": "greedy"},
     {
         "learning_rate": 0.01,
         "lipschitz": 1.0,
         "preconditioner": "rms",
         "polar_accuracy": "exact",
-        "radius": 0.1,
     },
 ]
 print(json.dumps([compare(maker(**o), x, y) for o in options]))

@@ -24,6 +24,7 @@ from tests.layers.contract import normal
 from tests.layers.contract import shaken
 from tf_spectral.callbacks import SpectrumMonitor
 from tf_spectral.callbacks import gradient_norms_over_time
+from tf_spectral.initializers import GaussianReflectors
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralGRUCell
 from tf_spectral.layers import SpectralLSTM
@@ -507,3 +508,15 @@ def test_refuses_what_keras_refuses():
             layer_class(UNITS, surprise=1)
     with pytest.raises((TypeError, ValueError), match="reset_after"):
         SpectralLSTM(UNITS, reset_after=True)
+
+
+def test_one_initializer_gives_each_gate_a_matrix_of_its_own():
+    layer = SpectralLSTM(4, reflector_initializer=GaussianReflectors(0.1, 7))
+    layer.build((None, 3, 2))
+    gates = [ops.convert_to_numpy(svd.matrix()) for svd in layer.cell.recurrent]
+    for i, gate in enumerate(gates):
+        assert all(np.abs(gate - other).max() > 0.1 for other in gates[:i])
+    again = SpectralLSTM.from_config(layer.get_config())
+    again.build((None, 3, 2))
+    for gate, svd in zip(gates, again.cell.recurrent):
+        assert_close(ops.convert_to_numpy(svd.matrix()), gate, 1e-6)

@@ -360,3 +360,13 @@ def test_config_keeps_what_was_given():
     assert {name: config[name] for name in options} == options
     again = SpectralDescent.from_config(config)
     assert again.get_config() == config
+
+
+def test_a_radius_and_a_metric_exclude_each_other():
+    with pytest.raises(ValueError, match="`radius`.*radius=None beside"):
+        SpectralDescent(lipschitz=1.0, preconditioner="rms", radius=0.1)
+
+
+def test_epsilon_is_one_number():
+    with pytest.raises(ValueError, match="`epsilon` must be a positive"):
+        SpectralDescent(epsilon={"kernel": 1e-8})

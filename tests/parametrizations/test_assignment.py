@@ -33,7 +33,7 @@ def test_residual_of_an_exact_assignment_is_rounding(shape):
 def test_fit_within_narrow_bounds_is_the_nearest():
     """Mirsky: no matrix with sigma in the bounds is closer than this one."""
     kernel = normal(5, 4)
-    svd = SVD((5, 4), sigma_radius=0.25, dtype="float64")
+    svd = SVD((5, 4), sigma_radius=0.25, sigma_mode="clip", dtype="float64")
     residual = svd.assign_matrix(kernel, exact=False)
     sigma = np.linalg.svd(kernel, compute_uv=False)
     nearest = np.linalg.norm(sigma - np.clip(sigma, 0.75, 1.25))
@@ -50,8 +50,15 @@ def test_fit_with_few_reflectors(sigma_mode):
     assert_close(relative(kernel, svd), residual, 1e-6)
 
 
-def test_residual_of_a_zero_matrix_is_absolute():
+def test_a_sigmoid_is_left_room_to_move():
     svd = SVD((3, 3), sigma_radius=0.5, dtype="float64")
+    svd.assign_matrix(np.diag([0.0, 1.2, 9.0]), exact=False)
+    sigma = np.sort(ops.convert_to_numpy(svd.sigma()))
+    assert_close(sigma, [0.505, 1.2, 1.495], 1e-9)
+
+
+def test_residual_of_a_zero_matrix_is_absolute():
+    svd = SVD((3, 3), sigma_radius=0.5, sigma_mode="clip", dtype="float64")
     # All three singular values stop at 0.5.
     residual = svd.assign_matrix(np.zeros((3, 3)), exact=False)
     assert_close(residual, 0.5 * np.sqrt(3), 1e-5)

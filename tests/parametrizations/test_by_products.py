@@ -122,3 +122,8 @@ def test_refuses():
     for rank in (-1, 4, 1.0, True):
         with pytest.raises(ValueError, match="`rank`.*Received"):
             square.truncated_matrix(rank)
+
+
+def test_condition_number_of_nothing_is_infinite():
+    svd = SVD((3, 3), sigma_center=0.0, sigma_radius=0.1)
+    assert np.isinf(float(svd.condition_number()))

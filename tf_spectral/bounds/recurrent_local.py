@@ -77,7 +77,8 @@ def curvature_step(both, blocks, zeta, earlier, inputs):
 
 def step_inputs(network, trace, labels):
     """What `curvature_step` takes, for all steps."""
-    inputs = (trace.slope, trace.curvature)
+    # Sizes: silu and gelu also fall.
+    inputs = (ops.abs(trace.slope), trace.curvature)
     if labels is None:
         return inputs
     error = ops.softmax(logits(network, trace.after), axis=-1) - labels

@@ -29,7 +29,7 @@ def paper_constants(network, trace, blocks, outputs):
         Tensor `(blocks,)`.
     """
     zeta, first = stacked_slice_norms(network, trace, blocks)
-    norms = trace.slope[:, None] * zeta
+    norms = ops.abs(trace.slope)[:, None] * zeta
     # Slices of the initial state by itself are unit vectors, others zero.
     start = only("initial_state", blocks, norms.dtype)[:, :, None]
     start = start + ops.zeros_like(norms[:1])
@@ -40,7 +40,7 @@ def paper_constants(network, trace, blocks, outputs):
     w = induced_norm(network.recurrent, 2, exact=True)
     # |f'' / f'| n(T_t) is |f''| n(Z_t), also where f' vanishes.
     turn = ops.max(trace.curvature[:, None] * zeta, axis=-1)
-    steepest = ops.max(trace.slope, axis=-1)[:, None]
+    steepest = ops.max(ops.abs(trace.slope), axis=-1)[:, None]
     cross = only("recurrent", blocks, norms.dtype) * steepest
     second = (direct + w * earlier) * turn + 2 * cross * earlier
     longest = ops.max(euclidean_norm(ops.transpose(network.output)))

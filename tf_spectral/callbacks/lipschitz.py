@@ -28,17 +28,21 @@ class LipschitzEstimator(callbacks.Callback):
       knows all but the reflectors and singular values of a `SpectralRNN`. An
       embedding has the constant of the bias times the squared norm of the
       input kernel;
-    - `Dense` and other layers without recurrence, a `Dense` softmax: only the
-      constants of this last layer are known, exactly: the mean squared length
-      of its inputs, and one for its bias.
+    - `Dense`, `SpectralDense`, convolutions and layers that do the same in
+      training as without (activations, pooling, `LayerNormalization`,
+      `Flatten`, `Reshape`), a `Dense` softmax: only the constants of this last
+      layer are known, exactly: the mean squared length of its inputs, and one
+      for its bias.
 
     The loss is the mean cross-entropy. Weights of which no constant is known
     must get a number from the optimizer's `lipschitz`, or be frozen.
 
     The constants are those of `(x, y)`, which stands for all data, and of the
-    weights at the time. They are set before the first batch and before each
+    weights at the time, without constraints and regularizers. They are set before the first batch and before each
     `every`-th one after it. The logs of an epoch get `lipschitz/<weight>`,
-    the constants then in use.
+    the constants then in use. A training that goes on from a backup measures
+    anew: bit for bit as if it had not stopped if `every` divides the batches
+    of an epoch and there is no backtracking.
 
     Args:
         x: Inputs of the model, one batch.
@@ -192,7 +196,7 @@ class LipschitzEstimator(callbacks.Callback):
         for place in self._places:
             variable = model.trainable_variables[place]
             value = known[id(variable)]
-            if math.isinf(value):
+            if not math.isfinite(value):
                 infinite.append(variable.path)
             # Zero if the loss does not depend on it: nothing to be gained.
             constants[place] = value if value > 0 else math.inf
@@ -209,8 +213,8 @@ class LipschitzEstimator(callbacks.Callback):
         if paths and not self._warned:
             self._warned = True
             warnings.warn(
-                f"The constants of {paths} overflow, so that these weights "
-                "stay as they are. Shorter sequences, smaller weights or "
+                f"The constants of {paths} overflow or are not numbers: these "
+                "weights stay as they are. Shorter sequences, smaller weights or "
                 f"another tier help, Received: tier={self.tier!r}",
                 stacklevel=2,
             )

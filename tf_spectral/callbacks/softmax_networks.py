@@ -4,6 +4,7 @@ A chain of layers that ends in a dense softmax with its cross-entropy, with a
 simple recurrent layer before it or none.
 """
 
+from keras import backend
 from keras import layers
 from keras import ops
 
@@ -11,6 +12,7 @@ from tf_spectral import bounds
 from tf_spectral.bounds.losses import recognise
 from tf_spectral.bounds.recurrent_activations import smooth_activation
 from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
+from tf_spectral.layers.spectral_kernel import SpectralKernel
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 
@@ -22,8 +24,15 @@ PLAIN = (
     layers.Conv2D,
     layers.Dense,
     layers.Flatten,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.LayerNormalization,
+    layers.LeakyReLU,
+    layers.MaxPooling1D,
     layers.MaxPooling2D,
+    layers.ReLU,
     layers.Reshape,
+    SpectralKernel,
 )
 
 
@@ -193,6 +202,8 @@ def labels(model, network, y):
         return ops.reshape(y, y.shape[:rank])
     config = getattr(model.loss, "get_config", dict)()
     smoothing = config.get("label_smoothing", 0.0)
+    if not backend.is_float_dtype(y.dtype):
+        y = ops.cast(y, "float32")
     return y * (1 - smoothing) + smoothing / y.shape[-1]
 
 

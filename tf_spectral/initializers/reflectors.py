@@ -53,6 +53,19 @@ class ReflectorInitializer(initializers.Initializer):
         u, v = self.directions(tuple(u_shape), tuple(v_shape), rng)
         return self.rescale(u), self.rescale(v)
 
+    def for_part(self, place):
+        """The same initialiser with values of its own, for one of several.
+
+        Args:
+            place: Integer, which of the matrices it is for; 0 is itself.
+        """
+        if place == 0:
+            return self
+        other = type(self).from_config(self.get_config())
+        if self.seed is not None:
+            other.seed = other._drawn_seed = self.seed + place
+        return other
+
     def check(self, u_shape, v_shape):
         """Raises if there is no such matrix of these shapes."""
 
@@ -120,6 +133,19 @@ class IdentityReflectors(ReflectorInitializer):
         seed: Integer or `None`. Defaults to `None`.
     """
 
+    def for_part(self, place):
+        """The same initialiser with values of its own, for one of several.
+
+        Args:
+            place: Integer, which of the matrices it is for; 0 is itself.
+        """
+        if place == 0:
+            return self
+        other = type(self).from_config(self.get_config())
+        if self.seed is not None:
+            other.seed = other._drawn_seed = self.seed + place
+        return other
+
     def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)
 
@@ -151,6 +177,19 @@ class RotationReflectors(ReflectorInitializer):
                 f"'cayley', Received: angles={angles}"
             )
         self.angles = angles
+
+    def for_part(self, place):
+        """The same initialiser with values of its own, for one of several.
+
+        Args:
+            place: Integer, which of the matrices it is for; 0 is itself.
+        """
+        if place == 0:
+            return self
+        other = type(self).from_config(self.get_config())
+        if self.seed is not None:
+            other.seed = other._drawn_seed = self.seed + place
+        return other
 
     def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from tf_spectral.initializers import get_reflector_initializer
 from tf_spectral.linalg.checks import check_units
 from tf_spectral.parametrizations.svd import SVD
 
@@ -73,14 +74,15 @@ class GatedCell:
             recurrent_regularizer=recurrent_regularizer,
             **kwargs,
         )
-        for gate in self.gates:
+        initializers = get_reflector_initializer(reflector_initializer)
+        for place, gate in enumerate(self.gates):
             svd = SVD(
                 (units, units),
                 reflectors=reflectors,
                 sigma_center=sigma_center,
                 sigma_radius=sigma_radius,
                 sigma_mode=sigma_mode,
-                reflector_initializer=reflector_initializer,
+                reflector_initializer=initializers.for_part(place),
                 sigma_regularizer=sigma_regularizer,
                 annealed_radius=annealed_radius,
                 matrix_regularizer=self.recurrent_regularizer,

@@ -63,7 +63,8 @@ class SpectralDescent(JointOptimizer):
             not shrink it. Defaults to `0.0`.
         radius: `None`, or a positive number or a dict by weight: no step is
             longer, in the norm of the weight (a trust region, in which a
-            constant may be valid). Defaults to `None`.
+            constant may be valid). Not beside a preconditioner; greedy
+            choices leave it aside. Defaults to `None`.
         rho: Float in [0, 1), the decay of `"rms"`. Defaults to `0.95`.
         epsilon: Positive float, see `preconditioner`. Defaults to `1e-8`.
         polar_accuracy: `"standard"`, `"fast"` or `"exact"`, see
@@ -120,7 +121,7 @@ class SpectralDescent(JointOptimizer):
         lipschitz = checked_values("lipschitz", lipschitz, measurable=True)
         if radius is not None:
             radius = checked_values("radius", radius)
-        _check_metric(preconditioner, lipschitz)
+        _check_metric(preconditioner, lipschitz, radius)
         _check_clipnorm(update, kwargs)
         super().__init__(learning_rate, name=name, **kwargs)
         self.lipschitz = lipschitz
@@ -129,7 +130,7 @@ class SpectralDescent(JointOptimizer):
         self.momentum = momentum
         self.radius = radius
         self.rho = rho
-        self.epsilon = checked_values("epsilon", epsilon)
+        self.epsilon = _checked_epsilon(epsilon)
         self.polar_accuracy = polar_accuracy
 
     def build(self, variables):
@@ -250,12 +251,27 @@ class SpectralDescent(JointOptimizer):
         }
 
 
+def _checked_epsilon(epsilon):
+    if isinstance(epsilon, dict):
+        raise ValueError(
+            "Argument `epsilon` must be a positive number. "
+            f"Received: epsilon={epsilon!r}"
+        )
+    return checked_values("epsilon", epsilon)
+
+
 def _plain(value):
     # Keras wraps dicts that are attributes.
     return dict(value) if isinstance(value, dict) else value
 
 
-def _check_metric(preconditioner, lipschitz):
+def _check_metric(preconditioner, lipschitz, radius):
+    if preconditioner is not None and radius is not None:
+        raise ValueError(
+            "Argument `radius` bounds steps in the spectral norm, which a "
+            "preconditioned step does not know. Expected radius=None beside "
+            f"preconditioner={preconditioner!r}, Received: radius={radius!r}"
+        )
     values = lipschitz.values() if isinstance(lipschitz, dict) else [lipschitz]
     if preconditioner is not None and BOUND in values:
         raise ValueError(

@@ -5,9 +5,6 @@ from keras import ops
 
 from tf_spectral.parametrizations import singular_values as sv
 
-# A sigmoid is flat at its bounds: nothing that is put there would ever leave.
-_INSIDE = 0.99
-
 
 class Annealable:
     """The part of `SVD` that owns a radius which can change.
@@ -59,7 +56,7 @@ class Annealable:
         raw = ops.convert_to_numpy(self._sigma).astype("float64")
         sigmoid = self.sigma_mode == "sigmoid"
         units = (np.tanh(raw / 2) if sigmoid else raw) * (before / after)
-        edge = _INSIDE if sigmoid else 1.0
+        edge = sv.INSIDE if sigmoid else 1.0
         units = np.where(np.abs(units) > 1, np.sign(units) * edge, units)
         raw = sv.weight_from_sigma(units, self.sigma_mode, 0.0, 1.0)
         self._sigma.assign(ops.cast(raw, self._sigma.dtype))

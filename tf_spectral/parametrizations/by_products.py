@@ -1,5 +1,6 @@
 """ByProducts: what a kept singular value decomposition gives at no cost."""
 
+import numpy as np
 from keras import ops
 
 from tf_spectral.linalg.spectral import solve_spectral
@@ -19,9 +20,14 @@ class ByProducts:
         return ops.abs(self.sigma())
 
     def condition_number(self):
-        """The largest singular value divided by the smallest: a scalar."""
+        """The largest singular value divided by the smallest: a scalar.
+
+        Infinite where the smallest is zero.
+        """
         sigma = self.singular_values()
-        return ops.max(sigma) / ops.min(sigma)
+        least = ops.min(sigma)
+        ratio = ops.max(sigma) / ops.where(least > 0, least, 1.0)
+        return ops.where(least > 0, ratio, np.inf)
 
     def log_abs_det(self):
         """`log |det matrix|`, a scalar: the sum of the logs of sigma.

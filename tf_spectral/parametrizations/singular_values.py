@@ -14,6 +14,9 @@ from keras.saving import register_keras_serializable
 
 MODES = ("sigmoid", "clip", "free", "fixed")
 
+# A sigmoid is flat at its bounds: nothing that is put there would ever leave.
+INSIDE = 0.99
+
 
 def check_sigma(mode, center, radius):
     """Raises unless the bounds make sense in the mode."""
@@ -82,12 +85,17 @@ def weight_from_sigma(sigma, mode, center, radius):
 
 
 def nearest_sigma(sigma, mode, center, radius):
-    """The values (NumPy) within the bounds that are closest to `sigma`."""
+    """The values (NumPy) within the bounds that are closest to `sigma`.
+
+    Of a sigmoid, those outside go a hundredth of the radius inside the bounds.
+    """
     sigma = _to_host(sigma)
     if mode == "free":
         return sigma
     allowed = 0.0 if mode == "fixed" else radius
-    return np.clip(sigma, center - allowed, center + allowed)
+    edge = INSIDE * allowed if mode == "sigmoid" else allowed
+    outside = np.abs(sigma - center) > allowed
+    return np.where(outside, center + np.sign(sigma - center) * edge, sigma)
 
 
 def bounds_that_hold(sigma, center=None, radius=None):
