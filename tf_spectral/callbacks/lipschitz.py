@@ -38,8 +38,8 @@ class LipschitzEstimator(callbacks.Callback):
     must get a number from the optimizer's `lipschitz`, or be frozen.
 
     The constants are those of `(x, y)`, which stands for all data, and of the
-    weights at the time, without constraints and regularizers. They are set before the first batch and before each
-    `every`-th one after it. The logs of an epoch get `lipschitz/<weight>`,
+    weights at the time, without constraints and regularizers. They are set
+    before the first batch and before each `every`-th one after it. The logs of an epoch get `lipschitz/<weight>`,
     the constants then in use. A training that goes on from a backup measures
     anew: bit for bit as if it had not stopped if `every` divides the batches
     of an epoch and there is no backtracking.
@@ -214,8 +214,8 @@ class LipschitzEstimator(callbacks.Callback):
             self._warned = True
             warnings.warn(
                 f"The constants of {paths} overflow or are not numbers: these "
-                "weights stay as they are. Shorter sequences, smaller weights or "
-                f"another tier help, Received: tier={self.tier!r}",
+                "weights stay as they are. Shorter sequences, smaller weights "
+                f"or another tier help, Received: tier={self.tier!r}",
                 stacklevel=2,
             )
 
