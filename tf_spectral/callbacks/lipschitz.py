@@ -39,10 +39,11 @@ class LipschitzEstimator(callbacks.Callback):
 
     The constants are those of `(x, y)`, which stands for all data, and of the
     weights at the time, without constraints and regularizers. They are set
-    before the first batch and before each `every`-th one after it. The logs of an epoch get `lipschitz/<weight>`,
-    the constants then in use. A training that goes on from a backup measures
-    anew: bit for bit as if it had not stopped if `every` divides the batches
-    of an epoch and there is no backtracking.
+    before the first batch and before each `every`-th one after it. The logs
+    of an epoch get `lipschitz/<weight>`, the constants then in use. A training
+    that goes on from a backup measures anew: bit for bit as if it had not
+    stopped if `every` divides the batches of an epoch and there is no
+    backtracking.
 
     Args:
         x: Inputs of the model, one batch.

@@ -80,7 +80,8 @@ class Annealable:
         raw = sv.weight_from_sigma(sigma, mode, center, radius)
         if not self.annealed_radius:
             return raw
-        sigma = sv.nearest_sigma(sigma, mode, center, radius)
+        # What rounding has put outside goes to the bound itself.
+        sigma = sv.nearest_sigma(sigma, "clip", center, radius)
         return sv.weight_from_sigma((sigma - center) / radius, mode, 0.0, 1.0)
 
     def _sigma_from_weight(self, weight):
