@@ -26,6 +26,7 @@ METHODS = {
         (1e-2, 3e-2, 0.1),
     ),
     "spectral": (SpectralDescent, (3.0, 10.0, 30.0)),
+    "spectral_global": (SpectralDescent, (10.0, 100.0, 1000.0)),
     "spectral_constant": (
         lambda rate: SpectralDescent(rate, lipschitz=1.0),
         (0.003, 0.01, 0.03),
@@ -45,7 +46,8 @@ NAMES = {
     "sgd": "SGD",
     "adam": "Adam",
     "muon": "Muon",
-    "spectral": "spectral, measured constants",
+    "spectral": "spectral, vector constants",
+    "spectral_global": "spectral, global constants",
     "spectral_constant": "spectral, one constant",
     "spectral_rms": "RMSspectral",
     "spectral_adagrad": "ADAspectral",
@@ -126,9 +128,11 @@ def batches(x, y, seed, args):
 
 
 def estimators(method, x, y, args):
-    if method != "spectral":
+    tier = {"spectral": "vector", "spectral_global": "global"}.get(method)
+    if tier is None:
         return []
-    return [LipschitzEstimator(x[: args.batch], y[: args.batch], every=50)]
+    batch = x[: args.batch], y[: args.batch]
+    return [LipschitzEstimator(*batch, every=50, tier=tier)]
 
 
 def fit(method, rate, seed, parts, classes, args, updates=None):
