@@ -54,8 +54,9 @@ class LipschitzEstimator(callbacks.Callback):
         tier: `"vector"`, `"tensor"`, `"global"` or `"paper"`, see
             `rnn_lipschitz_constants`. With `"global"` and `y`, steps of the
             recurrent kernel also get the best radius for its gradient on
-            `(x, y)`. Feed-forward models have but one tier. Defaults to
-            `"vector"`.
+            `(x, y)`; without `y` steps are inside the region of the constant
+            for a learning rate up to `safety`. Feed-forward models have but
+            one tier. Defaults to `"vector"`.
         safety: Positive number that constants are multiplied by: local tiers
             hold to second order, and for the weights at the time. Defaults
             to `2.0`.
