@@ -133,19 +133,6 @@ class IdentityReflectors(ReflectorInitializer):
         seed: Integer or `None`. Defaults to `None`.
     """
 
-    def for_part(self, place):
-        """The same initialiser with values of its own, for one of several.
-
-        Args:
-            place: Integer, which of the matrices it is for; 0 is itself.
-        """
-        if place == 0:
-            return self
-        other = type(self).from_config(self.get_config())
-        if self.seed is not None:
-            other.seed = other._drawn_seed = self.seed + place
-        return other
-
     def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)
 
@@ -177,19 +164,6 @@ class RotationReflectors(ReflectorInitializer):
                 f"'cayley', Received: angles={angles}"
             )
         self.angles = angles
-
-    def for_part(self, place):
-        """The same initialiser with values of its own, for one of several.
-
-        Args:
-            place: Integer, which of the matrices it is for; 0 is itself.
-        """
-        if place == 0:
-            return self
-        other = type(self).from_config(self.get_config())
-        if self.seed is not None:
-            other.seed = other._drawn_seed = self.seed + place
-        return other
 
     def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)
