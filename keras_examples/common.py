@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import statistics
 import sys
 import time
 
@@ -151,6 +152,35 @@ def fit_stream(
         **fit_options,
     )
     return log
+
+
+def median_seconds(functions, repeats=7, calls=1, warmup=1):
+    """Median seconds of a call of each function, all timed in turn.
+
+    Args:
+        functions: Dict of functions without arguments.
+        repeats: Integer, how many turns are timed.
+        calls: Integer, calls of a function in a turn.
+        warmup: Integer, turns before those.
+
+    Returns:
+        Dict of floats.
+    """
+    seconds = {name: [] for name in functions}
+    for turn in range(warmup + repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            if turn >= warmup:
+                took = (time.perf_counter() - start) / calls
+                seconds[name].append(took)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def training_step(model, x, y):
+    """A function that takes one training step on a batch."""
+    return lambda: model.train_on_batch(x, y)
 
 
 def report(logs, baseline, quantity, path):

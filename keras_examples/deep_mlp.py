@@ -15,8 +15,6 @@ was when the same command is given again.
 
 import argparse
 import pathlib
-import statistics
-import time
 
 import common
 import keras
@@ -181,20 +179,15 @@ def train(kind, data, args):
     return log, accuracy
 
 
-def print_timings(data, args, repeats=7):
+def print_timings(data, args):
     """Median milliseconds of a training step, timed in turn."""
     x, y = (part[: args.batch] for part in data["train"])
-    models = {kind: build_model(kind, x.shape[1], args) for kind in args.kind}
-    seconds = {kind: [] for kind in models}
-    for turn in range(repeats + 1):
-        for kind, model in models.items():
-            start = time.perf_counter()
-            for _ in range(5 if turn else 1):
-                model.train_on_batch(x, y)
-            if turn:
-                seconds[kind].append((time.perf_counter() - start) / 5)
-    for kind, times in seconds.items():
-        print(f"{kind:>16}: {1e3 * statistics.median(times):.1f} ms a step")
+    steps = {
+        kind: common.training_step(build_model(kind, x.shape[1], args), x, y)
+        for kind in args.kind
+    }
+    for kind, seconds in common.median_seconds(steps, calls=5).items():
+        print(f"{kind:>16}: {1e3 * seconds:.1f} ms a step")
 
 
 def main():

@@ -1,9 +1,8 @@
 """What `orthogonal_copying.py` measures and draws."""
 
 import json
-import statistics
-import time
 
+import common
 import keras
 import numpy as np
 from keras import ops
@@ -143,7 +142,7 @@ def print_timings(args, build_model, repeats=7):
     print("|---" * (len(TIMED) + 1) + "|")
     models = {method: build_model(method, args, args.seed) for method in TIMED}
     steps = {
-        method: lambda m=model: m.train_on_batch(x, y)
+        method: common.training_step(model, x, y)
         for method, model in models.items()
     }
     print_row("seconds an iteration", steps, repeats)
@@ -180,13 +179,5 @@ def update_alone(model):
 
 def print_row(name, functions, repeats):
     """Medians of functions that are timed in turn."""
-    seconds = {key: [] for key in functions}
-    for function in functions.values():
-        function()
-    for _ in range(repeats):
-        for key, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[key].append(time.perf_counter() - start)
-    medians = [statistics.median(s) for s in seconds.values()]
+    medians = common.median_seconds(functions, repeats).values()
     print(f"| {name} | " + " | ".join(f"{m:.5f}" for m in medians) + " |")

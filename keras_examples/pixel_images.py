@@ -12,11 +12,9 @@ same command is given again. After Zhang et al., 2018, section 7.2.
 
 import argparse
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import common
 import keras
@@ -150,18 +148,6 @@ def train(model, data, args):
     return log
 
 
-def step_seconds(models, x, y, repeats=7):
-    """Median seconds of a training step of each model, timed in turn."""
-    seconds = {name: [] for name in models}
-    for turn in range(repeats + 2):
-        for name, model in models.items():
-            start = time.perf_counter()
-            model.train_on_batch(x, y)
-            if turn > 1:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(s) for name, s in seconds.items()}
-
-
 def print_table(model, data, seconds, log):
     _, accuracy = model.evaluate(*data["test"], batch_size=500, verbose=0)
     columns = plotting.read_log(log)
@@ -240,7 +226,13 @@ def main():
     )
     # A copy takes the steps that are timed: the trained model stays as it is.
     timed = {**models, "spectral": build_model("spectral", args)}
-    seconds = step_seconds(timed, *batch)
+    seconds = common.median_seconds(
+        {
+            name: common.training_step(model, *batch)
+            for name, model in timed.items()
+        },
+        warmup=2,
+    )
     print_table(model, data, seconds, log)
     draw(log, flows, args)
     if keras.backend.backend() == "tensorflow":

@@ -4,10 +4,9 @@ import json
 import os
 import pathlib
 import pydoc_data.topics
-import statistics
 import tempfile
-import time
 
+import common
 import keras
 import numpy as np
 
@@ -194,24 +193,16 @@ def mean_of(runs):
     return columns
 
 
-def step_seconds(parts, classes, summary, args, repeats=7, steps=10):
+def step_seconds(parts, classes, summary, args):
     """Median seconds of a training step of each method, timed in turn."""
     (x, y), _ = parts
     batch = x[: args.batch], y[: args.batch]
-    models, seconds = {}, {method: [] for method in summary}
+    steps = {}
     for method, found in summary.items():
         model = build_model(method, found["rate"], classes, 0, args)
         model.fit(*batch, callbacks=estimators(method, *batch, args), verbose=0)
-        models[method] = model
-    for turn in range(repeats + 1):
-        for method, model in models.items():
-            start = time.perf_counter()
-            for _ in range(steps):
-                model.train_on_batch(*batch)
-            if turn:
-                took = (time.perf_counter() - start) / steps
-                seconds[method].append(took)
-    return {method: statistics.median(s) for method, s in seconds.items()}
+        steps[method] = common.training_step(model, *batch)
+    return common.median_seconds(steps, calls=10)
 
 
 def report(curves, summary, seconds, args):

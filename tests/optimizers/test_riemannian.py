@@ -288,6 +288,16 @@ def test_a_start_off_the_manifold_is_projected_with_a_warning():
     assert_close(ops.convert_to_numpy(v), r, 1e-5)
 
 
+@pytest.mark.parametrize("shape", [(40, 40), (40, 9), (9, 40)])
+def test_a_start_that_is_off_in_one_direction_is_noticed(shape):
+    r = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0]
+    r = r[: shape[0], : shape[1]]
+    u, s, v = np.linalg.svd(r, full_matrices=False)
+    s[-1] += 1e-3
+    with pytest.warns(UserWarning, match="does not start orthogonal.*2.0e-03"):
+        SRGD(0.0).build([variable((u * s) @ v)])
+
+
 def test_one_row_has_nothing_to_turn():
     (after,) = steps(SRCD(RATE), np.ones((1, 1)), [np.ones((1, 1))])
     assert after == 1.0

@@ -46,7 +46,7 @@ def activation_gain(activation):
     behind the kernels of `"haar"` with all reflectors. With few reflectors,
     or `"gaussian"` ones, a kernel starts closer to the identity and hands a
     ReLU what another one let pass: in many layers of 128 units with 16
-    reflectors 1.06 to 1.09 keeps the signal, not 1.41. Give that number then.
+    reflectors 1.05 to 1.08 keeps the signal, not 1.41. Give that number then.
 
     For activations other than (leaky) ReLUs the mean square of a gradient
     does not keep its size with that of the signal: for tanh it grows by `E
