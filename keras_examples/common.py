@@ -1,21 +1,20 @@
-"""What the examples share: cells by name, logs, and going on after a stop."""
+"""What the examples share: cells by name, what a log came from, timings."""
 
 import json
-import math
 import os
 import pathlib
 import statistics
 import sys
 import time
 
+import fitting
 import keras
 
 import tf_spectral
 from tf_spectral import datasets
 from tf_spectral import plotting
-from tf_spectral.callbacks import SpectrumMonitor
-from tf_spectral.constraints import Orthogonal
-from tf_spectral.layers import OrthogonalRNN
+from tf_spectral.layers import SpectralGRU
+from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 
 # Arguments that do not change a run that was begun.
@@ -29,7 +28,17 @@ NOT_SETTINGS = (
     "out",
     "export",
 )
-CELLS = ("spectral", "orthogonal", "simple", "irnn", "lstm", "gru")
+CELLS = (
+    "spectral",
+    "orthogonal",
+    "ornn",
+    "spectral_lstm",
+    "spectral_gru",
+    "simple",
+    "irnn",
+    "lstm",
+    "gru",
+)
 
 
 def recurrent_layer(cell, units, spectral_options, activation=None, **kwargs):
@@ -37,28 +46,35 @@ def recurrent_layer(cell, units, spectral_options, activation=None, **kwargs):
 
     Args:
         cell: One of `CELLS`. `"orthogonal"` is the spectral layer with all
-            singular values fixed at 1, `"irnn"` the ReLU network that starts
-            at the identity (Le et al., 2015).
+            singular values fixed at 1, `"ornn"` that with one factor only
+            (Mhammedi et al., 2017), `"irnn"` the ReLU network that starts at
+            the identity (Le et al., 2015).
         units: Integer.
-        spectral_options: Dict of arguments of `SpectralRNN` alone.
-        activation: Activation of the spectral and the orthogonal layer.
+        spectral_options: Dict of arguments that the spectral layers have
+            beside Keras' own; `reflectors` is an integer.
+        activation: Activation of the spectral and the orthogonal layers.
         **kwargs: Arguments of any recurrent layer.
     """
-    if cell in ("spectral", "orthogonal"):
+    if cell in ("spectral", "orthogonal", "ornn"):
         options = dict(spectral_options)
         if activation is not None:
             options["activation"] = activation
-        if cell == "orthogonal":
+        if cell != "spectral":
             options["sigma_mode"] = "fixed"
+        if cell == "ornn":
+            options["reflectors"] = (options["reflectors"], 0)
         return SpectralRNN(units, **options, **kwargs)
+    if cell in ("spectral_lstm", "spectral_gru"):
+        layer = SpectralLSTM if cell == "spectral_lstm" else SpectralGRU
+        return layer(units, **spectral_options, **kwargs)
     if cell == "irnn":
-        return keras.layers.SimpleRNN(
-            units,
-            activation="relu",
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
-            recurrent_initializer="identity",
+        options = {
+            "activation": "relu",
+            "kernel_initializer": keras.initializers.RandomNormal(stddev=1e-3),
+            "recurrent_initializer": "identity",
             **kwargs,
-        )
+        }
+        return keras.layers.SimpleRNN(units, **options)
     layers = {
         "simple": keras.layers.SimpleRNN,
         "lstm": keras.layers.LSTM,
@@ -94,7 +110,7 @@ def train_cells(args, build_model, make, validation_size, **fit_options):
         write_command(args.out / cell, args)
         model = build_model(cell, args)
         model.summary()
-        logs[cell] = fit_stream(
+        logs[cell] = fitting.fit_stream(
             model,
             make_data,
             args.iterations,
@@ -103,55 +119,6 @@ def train_cells(args, build_model, make, validation_size, **fit_options):
             **fit_options,
         )
     return logs
-
-
-def fit_stream(
-    model,
-    make_data,
-    iterations,
-    folder,
-    steps=100,
-    callbacks=(),
-    **fit_options,
-):
-    """Trains on an endless stream, and goes on where a killed run stopped.
-
-    Args:
-        model: Compiled Keras model.
-        make_data: Function of the number of the first batch that gives an
-            endless `tf.data.Dataset`.
-        iterations: Integer, how many batches to train on, rounded up to
-            whole epochs.
-        folder: `pathlib.Path`, where the log and the backup go.
-        steps: Batches in an epoch, the unit of the log.
-        callbacks: Further Keras callbacks, called first.
-        **fit_options: Passed on to `model.fit`.
-
-    Returns:
-        Path of the CSV log.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    backup, log = folder / "backup", folder / "log.csv"
-    done = completed_epochs(backup)
-    if not done:
-        log.unlink(missing_ok=True)
-    model.fit(
-        make_data(done * steps),
-        steps_per_epoch=steps,
-        epochs=math.ceil(iterations / steps),
-        shuffle=False,
-        callbacks=[
-            *callbacks,
-            *spectrum_monitors(model),
-            SecondsLogger(),
-            keras.callbacks.CSVLogger(log, append=done > 0),
-            keras.callbacks.TerminateOnNaN(),
-            # Last: what it calls done is in the log already.
-            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
-        ],
-        **fit_options,
-    )
-    return log
 
 
 def median_seconds(functions, repeats=7, calls=1, warmup=1):
@@ -199,37 +166,6 @@ def report(logs, baseline, quantity, path):
     print(f"figure: {path}")
 
 
-def spectrum_monitors(model):
-    """A list of one `SpectrumMonitor`, empty if it had nothing to do."""
-    watched = any(
-        isinstance(layer, SpectralRNN)
-        or (
-            isinstance(layer, OrthogonalRNN)
-            and isinstance(layer.recurrent_constraint, Orthogonal)
-        )
-        for layer in model.layers
-    )
-    return [SpectrumMonitor()] if watched else []
-
-
-def completed_epochs(backup):
-    """How many epochs the backup of a stopped run holds."""
-    metadata = pathlib.Path(backup) / "training_metadata.json"
-    if not metadata.exists():
-        return 0
-    return int(json.loads(metadata.read_text()).get("epoch", 0))
-
-
-class SecondsLogger(keras.callbacks.Callback):
-    """Writes the seconds that an epoch took into the logs."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self._start
-
-
 def write_command(folder, args):
     """Keeps beside a log what made it: command, settings, versions, device.
 
@@ -243,7 +179,8 @@ def write_command(folder, args):
         if key not in NOT_SETTINGS
     }
     begun = (
-        completed_epochs(folder / "backup") or (folder / "runs.csv").exists()
+        fitting.completed_epochs(folder / "backup")
+        or (folder / "runs.csv").exists()
     )
     if begun and path.exists():
         if json.loads(path.read_text())["settings"] != settings:

@@ -17,6 +17,7 @@ import argparse
 import pathlib
 
 import common
+import fitting
 import keras
 import numpy as np
 
@@ -143,38 +144,16 @@ def train(kind, data, args):
     x, _ = data["train"]
     batches = -(-len(x) // args.batch)
     model = build_model(kind, x.shape[1], args, batches)
-    log, best = folder / "log.csv", folder / "best.weights.h5"
-    done = common.completed_epochs(folder / "backup")
-    threshold = None
-    if done:
-        threshold = np.nanmax(plotting.read_log(log)["val_accuracy"])
-    model.fit(
+    log = fitting.fit_epochs(
+        model,
         *data["train"],
+        folder,
+        callbacks=[WorstSpectrum()],
         batch_size=args.batch,
         epochs=args.epochs,
         validation_data=data["validation"],
         validation_batch_size=1000,
-        callbacks=[
-            WorstSpectrum(),
-            common.SecondsLogger(),
-            keras.callbacks.ModelCheckpoint(
-                best,
-                monitor="val_accuracy",
-                mode="max",
-                save_best_only=True,
-                save_weights_only=True,
-                initial_value_threshold=threshold,
-            ),
-            keras.callbacks.CSVLogger(log, append=done > 0),
-            keras.callbacks.TerminateOnNaN(),
-            # Last: what it calls done is in the log already.
-            keras.callbacks.BackupAndRestore(
-                folder / "backup", delete_checkpoint=False
-            ),
-        ],
     )
-    if best.exists():
-        model.load_weights(best)
     _, accuracy = model.evaluate(*data["test"], batch_size=1000, verbose=0)
     return log, accuracy
 

@@ -179,7 +179,7 @@ class FullBatchRun:
 
     def _save(self, backups, update):
         backups.save()
-        # Where `common.completed_epochs` looks for it. A stop while it is
+        # Where `fitting.completed_epochs` looks for it. A stop while it is
         # written must not leave half of it.
         half = self.folder / "backup" / "metadata.part"
         half.write_text(json.dumps({"epoch": update}))

@@ -19,6 +19,7 @@ import sys
 
 import common
 import dsgd_report
+import fitting
 import keras
 import numpy as np
 from dsgd_full_batch import FullBatchRun
@@ -153,7 +154,7 @@ def train_stochastic(method, q, data, args, folder):
 
     rate = args.rate or choose_rate(folder, trial, settings)
     log, backup = folder / "log.csv", folder / "backup"
-    done = common.completed_epochs(backup)
+    done = fitting.completed_epochs(backup)
     if not done:
         log.unlink(missing_ok=True)
     watchers = [callbacks.LayerUpdateCounter()] if method != "sgd" else []
@@ -165,7 +166,7 @@ def train_stochastic(method, q, data, args, folder):
         callbacks=[
             *watchers,
             TestAccuracy(data["test"]),
-            common.SecondsLogger(),
+            fitting.SecondsLogger(),
             keras.callbacks.CSVLogger(log, append=done > 0),
             keras.callbacks.TerminateOnNaN(),
             # Last: what it calls done is in the log already.

@@ -22,6 +22,7 @@ import functools
 import pathlib
 
 import common
+import fitting
 import keras
 import orthogonal_report as report
 
@@ -138,7 +139,7 @@ def train(method, args, seed):
     keeper = report.PartialDerivatives(
         model.layers[0], make(args.batch, seed=seed + 2 * 10**6), folder
     )
-    return common.fit_stream(
+    return fitting.fit_stream(
         model,
         lambda first: datasets.stream(
             make, args.batch, seed=seed, first_batch=first

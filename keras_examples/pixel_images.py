@@ -1,13 +1,16 @@
-"""A Spectral-RNN reads images pixel by pixel and names what they show.
+"""Recurrent networks read images pixel by pixel and name what they show.
 
     python keras_examples/pixel_images.py                  # 8x8 digits
     python keras_examples/pixel_images.py --data mnist     # 784 steps
     python keras_examples/pixel_images.py --data mnist --permute
+    python keras_examples/pixel_images.py --cell spectral ornn lstm   # Table 2
 
-Trains with a validation split, goes back to the best validation epoch, prints
-a table, draws figures, exports a SavedModel and checks it in a process that
-cannot import tf_spectral. A stopped training goes on where it was when the
-same command is given again. After Zhang et al., 2018, section 7.2.
+Trains a Spectral-RNN, or the cells that are named, with a validation split,
+goes back to the best validation epoch, prints a table, draws figures, exports
+the first network as a SavedModel and checks it in a process that cannot import
+tf_spectral. A stopped training goes on where it was when the same command is
+given again. After Zhang et al., 2018, section 7.2; their oRNN has twice the
+units and reflectors.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import sys
 import tempfile
 
 import common
+import fitting
 import keras
 import numpy as np
 
@@ -24,7 +28,6 @@ from tf_spectral import callbacks
 from tf_spectral import datasets
 from tf_spectral import plotting
 from tf_spectral.initializers import GaussianReflectors
-from tf_spectral.layers import SpectralRNN
 
 # What a run of each data set starts from. The fewer the updates, the faster
 # the reflectors have to turn; the fewer the steps, the larger each input.
@@ -56,6 +59,7 @@ def parse_arguments():
     )
     add = parser.add_argument
     add("--data", choices=sorted(DEFAULTS), default="digits")
+    add("--cell", nargs="+", choices=common.CELLS, default=["spectral"])
     add("--permute", action="store_true", help="scramble the pixels")
     add("--units", type=int, default=128)
     add("--reflectors", type=int, default=16, help="in U and in V")
@@ -79,22 +83,23 @@ def parse_arguments():
 
 
 def build_model(cell, args, batches=1):
+    # As in Table 2 of the paper.
+    times = 2 if cell == "ornn" else 1
     options = {
-        "reflectors": args.reflectors,
+        "reflectors": times * args.reflectors,
         "sigma_radius": args.sigma_radius,
         "reflector_initializer": GaussianReflectors(args.reflector_scale),
     }
+    kwargs = {}
+    if cell in ("spectral", "orthogonal", "ornn"):
+        # These keep the length of the state: it grows with the inputs alone.
+        kwargs["kernel_initializer"] = keras.initializers.RandomNormal(
+            stddev=args.input_scale
+        )
     model = keras.Sequential(
         [
             keras.Input((None, 1)),
-            common.recurrent_layer(
-                cell,
-                args.units,
-                options,
-                kernel_initializer=keras.initializers.RandomNormal(
-                    stddev=args.input_scale
-                ),
-            ),
+            common.recurrent_layer(cell, times * args.units, options, **kwargs),
             keras.layers.Dense(10),
         ],
         name=cell,
@@ -111,74 +116,72 @@ def build_model(cell, args, batches=1):
     return model
 
 
-def train(model, data, args):
-    """Fits the model; returns its log and leaves it at its best epoch."""
-    log, best = args.out / "log.csv", args.out / "best.keras"
-    done = common.completed_epochs(args.out / "backup")
-    threshold = None
-    if done:
-        threshold = np.nanmax(plotting.read_log(log)["val_accuracy"])
-    else:
-        log.unlink(missing_ok=True)
-    model.fit(
-        *data["train"],
+def train(cell, data, args):
+    """Fits a network; returns it at its best epoch, and its log."""
+    keras.utils.set_random_seed(args.seed)
+    folder = args.out / cell
+    common.write_command(folder, args)
+    x, y = data["train"]
+    model = build_model(cell, args, -(-len(x) // args.batch))
+    model.summary()
+    log = fitting.fit_epochs(
+        model,
+        x,
+        y,
+        folder,
         batch_size=args.batch,
         epochs=args.epochs,
         validation_data=data["validation"],
         validation_batch_size=500,
-        callbacks=[
-            callbacks.SpectrumMonitor(),
-            common.SecondsLogger(),
-            keras.callbacks.ModelCheckpoint(
-                best,
-                monitor="val_accuracy",
-                mode="max",
-                save_best_only=True,
-                initial_value_threshold=threshold,
-            ),
-            keras.callbacks.CSVLogger(log, append=done > 0),
-            keras.callbacks.TerminateOnNaN(),
-            # Last: what it calls done is in the log already.
-            keras.callbacks.BackupAndRestore(
-                args.out / "backup", delete_checkpoint=False
-            ),
-        ],
     )
-    model.load_weights(best)
-    return log
+    return model, log
 
 
-def print_table(model, data, seconds, log):
-    _, accuracy = model.evaluate(*data["test"], batch_size=500, verbose=0)
-    columns = plotting.read_log(log)
-    best = int(np.nanargmax(columns["val_accuracy"]))
-    sigma = keras.ops.convert_to_numpy(
-        recurrent_layer_of(model).singular_values()
-    )
-    print(f"""
-test accuracy          {accuracy:.4f} (best validation epoch: {best + 1})
-validation accuracy    {columns["val_accuracy"][best]:.4f}
-parameters             {model.count_params():,}
-singular values        {sigma.min():.5f} to {sigma.max():.5f}""")
-    for name, second in seconds.items():
-        ratio = second / seconds["simple"]
+def table(models, logs, data):
+    """Rows of Table 2: parameters, accuracies, singular values."""
+    lines = [
+        "| network | parameters | test accuracy | validation | best epoch "
+        "| singular values |",
+        "|---" * 6 + "|",
+    ]
+    for cell, model in models.items():
+        _, accuracy = model.evaluate(*data["test"], batch_size=500, verbose=0)
+        validation = plotting.read_log(logs[cell])["val_accuracy"]
+        best = int(np.nanargmax(validation))
+        sigma = ""
+        if hasattr(model.layers[0], "singular_values"):
+            values = model.layers[0].singular_values()
+            values = keras.ops.convert_to_numpy(values)
+            sigma = f"[{values.min():.5f}, {values.max():.5f}]"
+        lines.append(
+            f"| {cell} | {model.count_params():,} | {accuracy:.4f} "
+            f"| {validation[best]:.4f} | {best + 1} | {sigma} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def print_timings(batch, args):
+    """Median milliseconds of a training step, timed in turn."""
+    cells = dict.fromkeys((*args.cell, "simple"))
+    steps = {
+        cell: common.training_step(build_model(cell, args), *batch)
+        for cell in cells
+    }
+    seconds = common.median_seconds(steps, warmup=2)
+    for cell, second in seconds.items():
         print(
-            f"training step, {name:<8} {second * 1e3:.1f} ms"
-            f" ({ratio:.2f} of SimpleRNN)"
+            f"training step, {cell:<13} {second * 1e3:.1f} ms"
+            f" ({second / seconds['simple']:.2f} of SimpleRNN)"
         )
 
 
-def recurrent_layer_of(model):
-    return next(x for x in model.layers if isinstance(x, SpectralRNN))
-
-
-def draw(log, flows, args):
-    label = {"spectral": log}
+def draw(logs, flows, args):
     for metric in ("accuracy", "loss"):
-        figure = plotting.learning_curves(label, metric=metric)
+        figure = plotting.learning_curves(logs, metric=metric)
         figure.savefig(args.out / f"{metric}.png", dpi=150)
-    figure = plotting.singular_values(log)
-    figure.savefig(args.out / "singular_values.png", dpi=150)
+    if "spectral" in logs:
+        figure = plotting.singular_values(logs["spectral"])
+        figure.savefig(args.out / "singular_values.png", dpi=150)
     figure = plotting.gradient_flow(flows)
     figure.savefig(args.out / "gradient_flow.png", dpi=150)
     print(f"\nfigures: {args.out}/*.png")
@@ -201,42 +204,30 @@ def export(model, x, args):
 
 def main():
     args = parse_arguments()
-    keras.utils.set_random_seed(args.seed)
-    common.write_command(args.out, args)
     parts = datasets.pixel_images(
         args.data, permute=args.permute, seed=args.seed
     )
     data = dict(zip(("train", "validation", "test"), parts))
-    x, y = data["train"]
-    batches = -(-len(x) // args.batch)
-    models = {
-        cell: build_model(cell, args, batches)
-        for cell in ("spectral", "simple", "lstm")
-    }
-    batch = x[: args.batch], y[: args.batch]
+    batch = [part[: args.batch] for part in data["train"]]
     flows = {
-        f"{name}, start": callbacks.gradient_norms_over_time(model, *batch)
-        for name, model in models.items()
+        f"{cell}, start": callbacks.gradient_norms_over_time(
+            build_model(cell, args), *batch
+        )
+        for cell in dict.fromkeys((*args.cell, "simple", "lstm"))
     }
-    model = models["spectral"]
-    model.summary()
-    log = train(model, data, args)
-    flows["spectral, trained"] = callbacks.gradient_norms_over_time(
-        model, *batch
-    )
-    # A copy takes the steps that are timed: the trained model stays as it is.
-    timed = {**models, "spectral": build_model("spectral", args)}
-    seconds = common.median_seconds(
-        {
-            name: common.training_step(model, *batch)
-            for name, model in timed.items()
-        },
-        warmup=2,
-    )
-    print_table(model, data, seconds, log)
-    draw(log, flows, args)
+    models, logs = {}, {}
+    for cell in args.cell:
+        models[cell], logs[cell] = train(cell, data, args)
+        flows[f"{cell}, trained"] = callbacks.gradient_norms_over_time(
+            models[cell], *batch
+        )
+    results = table(models, logs, data)
+    (args.out / "table.md").write_text(results)
+    print("\n" + results)
+    print_timings(batch, args)
+    draw(logs, flows, args)
     if keras.backend.backend() == "tensorflow":
-        export(model, data["test"][0][:16], args)
+        export(models[args.cell[0]], data["test"][0][:16], args)
 
 
 if __name__ == "__main__":
