@@ -1,5 +1,6 @@
 """What the examples share: cells by name, what a log came from, timings."""
 
+import csv
 import json
 import os
 import pathlib
@@ -22,6 +23,8 @@ NOT_SETTINGS = (
     "cell",
     "method",
     "kind",
+    "layers",
+    "rows",
     "sets",
     "seeds",
     "iterations",
@@ -148,6 +151,40 @@ def median_seconds(functions, repeats=7, calls=1, warmup=1):
 def training_step(model, x, y):
     """A function that takes one training step on a batch."""
     return lambda: model.train_on_batch(x, y)
+
+
+def run_all(plan, run, args, key):
+    """Runs many short trainings, and goes on after a stop.
+
+    Args:
+        plan: List of tuples of the values of `key`.
+        run: Function of these values and `args` that trains, and returns a
+            dict that has them and what was found.
+        args: Arguments of the example; rows go to `args.out / "runs.csv"`.
+        key: Names of the values of a tuple.
+
+    Returns:
+        List of dicts of strings: all rows, those of earlier calls too.
+    """
+    write_command(args.out, args)
+    path = args.out / "runs.csv"
+    rows = []
+    if path.exists():
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+    done = {tuple(row[name] for name in key) for row in rows}
+    bar = keras.utils.Progbar(len(plan), unit_name="training")
+    for values in plan:
+        if tuple(map(str, values)) not in done:
+            row = run(*values, args)
+            with path.open("a") as file:
+                writer = csv.DictWriter(file, row)
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+            rows.append({name: str(value) for name, value in row.items()})
+        bar.add(1)
+    return rows
 
 
 def report(logs, baseline, quantity, path):

@@ -6,7 +6,8 @@
 
 Figure 7 of Zhang et al. (2018): MLP, ResNet and both with `SpectralDense`,
 layers of 128, dropout 0.1, binary cross-entropy; precision among the 1, 3 and
-5 highest scores, at the epoch of the best validation precision among 3.
+5 highest scores, at the epoch of the best validation precision among 3. What
+is finished is kept in `runs.csv`, and a stopped run goes on from there.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from tf_spectral import datasets
 from tf_spectral import plotting
 
 TOP = (1, 3, 5)
+PRECISIONS = [f"precision_at_{k}" for k in TOP]
 
 
 def parse_arguments():
@@ -65,16 +67,16 @@ def build_model(kind, train, args):
         optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
         loss="binary_crossentropy",
         metrics=[
-            keras.metrics.Precision(top_k=k, name=f"precision_at_{k}")
-            for k in TOP
+            keras.metrics.Precision(top_k=k, name=name)
+            for k, name in zip(TOP, PRECISIONS)
         ],
         jit_compile=args.jit,
     )
     return model
 
 
-def run(kind, layers, seed, args):
-    """One training; returns the test precisions at the best epoch."""
+def run(layers, kind, seed, args):
+    """One training; returns a row of `runs.csv`."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     train, validation, test = datasets.multilabel(
@@ -102,31 +104,48 @@ def run(kind, layers, seed, args):
     results = model.evaluate(
         *test, batch_size=1024, verbose=0, return_dict=True
     )
-    results["best_epoch"] = int(np.argmax(history["val_precision_at_3"])) + 1
-    return results
+    validation = history["val_precision_at_3"]
+    return {
+        "layers": layers,
+        "kind": kind,
+        "seed": seed,
+        **{name: results[name] for name in PRECISIONS},
+        "validation": max(validation),
+        "epoch": int(np.argmax(validation)) + 1,
+    }
+
+
+def table(rows, args):
+    """Means (and deviations) over seeds of each network and depth."""
+    lines = ["| layers | network | P@1 | P@3 | P@5 |", "|---" * 5 + "|"]
+    curves = {kind: {"update": args.layers} for kind in args.kind}
+    for layers in args.layers:
+        for kind in args.kind:
+            own = [
+                [float(row[name]) for name in PRECISIONS]
+                for row in rows
+                if (row["layers"], row["kind"]) == (str(layers), kind)
+            ]
+            means, spreads = np.mean(own, axis=0), np.std(own, axis=0)
+            cells = [f"{m:.4f} ({s:.4f})" for m, s in zip(means, spreads)]
+            lines.append(f"| {layers} | {kind} | " + " | ".join(cells) + " |")
+            for name, mean in zip(PRECISIONS, means):
+                curves[kind].setdefault(name, []).append(mean)
+    return "\n".join(lines) + "\n", curves
 
 
 def main():
     args = parse_arguments()
-    common.write_command(args.out, args)
-    columns = [f"precision_at_{k}" for k in TOP]
-    curves = {kind: {"update": args.layers} for kind in args.kind}
-    lines = ["| layers | network | P@1 | P@3 | P@5 |", "|---" * 5 + "|"]
-    plan = [(n, kind) for n in args.layers for kind in args.kind]
-    bar = keras.utils.Progbar(len(plan) * args.seeds, unit_name="training")
-    for layers, kind in plan:
-        runs = []
-        for seed in range(args.seeds):
-            runs.append(run(kind, layers, seed, args))
-            bar.add(1)
-        means = [np.mean([r[name] for r in runs]) for name in columns]
-        spreads = [np.std([r[name] for r in runs]) for name in columns]
-        cells = [f"{m:.4f} ({s:.4f})" for m, s in zip(means, spreads)]
-        lines.append(f"| {layers} | {kind} | " + " | ".join(cells) + " |")
-        for name, mean in zip(columns, means):
-            curves[kind].setdefault(name, []).append(float(mean))
-        (args.out / "table.md").write_text("\n".join(lines) + "\n")
-    print("\n" + "\n".join(lines))
+    plan = [
+        (layers, kind, seed)
+        for layers in args.layers
+        for kind in args.kind
+        for seed in range(args.seeds)
+    ]
+    rows = common.run_all(plan, run, args, key=("layers", "kind", "seed"))
+    lines, curves = table(rows, args)
+    (args.out / "table.md").write_text(lines)
+    print("\n" + lines)
     figure = plotting.update_curves(
         curves,
         "precision_at_3",

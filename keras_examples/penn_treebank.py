@@ -56,7 +56,7 @@ def parse_arguments():
     add("--dropout", type=float, default=0.2, help="with two layers")
     add("--steps", type=int, default=300, help="words of a sequence")
     add("--batch", type=int, default=10)
-    add("--epochs", type=int, default=8)
+    add("--epochs", type=int, default=5)
     add("--learning-rate", type=float, default=5e-3)
     add("--decay", type=float, default=0.8, help="of the rate, an epoch")
     add("--frequent", type=int, default=1000, help="words always summed")
@@ -121,7 +121,9 @@ class LanguageModel(keras.Model):
                     count += int(np.prod(weight.shape))
             if isinstance(layer, SpectralRNN):
                 # A reflector has no entries above its first one.
-                count -= sum(m * (m - 1) // 2 for m in layer.reflectors)
+                count -= sum(
+                    m * (m - 1) // 2 for m in layer.cell.recurrent.reflectors
+                )
         return count
 
 

@@ -17,18 +17,29 @@ class SampledSoftmax(keras.layers.Layer):
 
     Args:
         counts: How often each word occurs, the most frequent word first.
-        frequent: Integer, how many words are always in the sum.
-        samples: Integer, how many others are drawn for a batch.
+        frequent: Positive integer, how many words are always in the sum.
+        samples: Positive integer, how many others are drawn for a batch.
         seed: Integer. Defaults to `None`.
     """
 
     def __init__(self, counts, frequent, samples, seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.words, self.frequent = len(counts), frequent
-        self.samples = samples if frequent < len(counts) else 0
-        rare = np.asarray(counts[frequent:], dtype="float64")
-        self.shares = (rare / rare.sum()).astype("float32")
-        self.ends = np.cumsum(rare / max(rare.sum(), 1)).astype("float32")
+        counts = np.asarray(counts, dtype="float64")
+        if np.any(np.diff(counts) > 0):
+            raise ValueError(
+                "Argument `counts` must have the most frequent word first. "
+                f"Received: counts={counts}"
+            )
+        self.words, self.frequent = len(counts), min(frequent, len(counts))
+        self.samples = samples if self.frequent < self.words else 0
+        if frequent < 1 or samples < 1:
+            raise ValueError(
+                "Arguments `frequent` and `samples` must be positive. "
+                f"Received: frequent={frequent}, samples={samples}"
+            )
+        rare = counts[self.frequent :]
+        self.shares = (rare / max(rare.sum(), 1.0)).astype("float32")
+        self.ends = np.cumsum(self.shares, dtype="float64").astype("float32")
         self.generator = keras.random.SeedGenerator(seed)
 
     def build(self, shape):
@@ -39,16 +50,14 @@ class SampledSoftmax(keras.layers.Layer):
 
     def call(self, hidden):
         """Logits of all words."""
-        return ops.matmul(hidden, ops.transpose(self.kernel)) + self.bias
+        return hidden @ ops.transpose(self.kernel) + self.bias
 
     def sampled_loss(self, targets, hidden):
         """The mean cross-entropy of a batch, for training."""
         hidden = ops.reshape(hidden, (-1, ops.shape(hidden)[-1]))
         targets = ops.cast(ops.reshape(targets, (-1,)), "int32")
         words, weights = self.draw()
-        others = ops.matmul(
-            hidden, ops.transpose(ops.take(self.kernel, words, axis=0))
-        )
+        others = hidden @ ops.transpose(ops.take(self.kernel, words, axis=0))
         others = others + ops.take(self.bias, words) + weights
         # The target is counted once, by itself.
         same = ops.equal(targets[:, None], words[None])

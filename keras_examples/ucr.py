@@ -14,7 +14,6 @@ from there.
 """
 
 import argparse
-import csv
 import math
 import pathlib
 
@@ -117,11 +116,12 @@ def run(name, cell, seed, args):
         batch_size=batch,
         epochs=args.epochs,
         validation_data=validation,
-        validation_batch_size=512,
+        # One shape, so that XLA compiles once.
+        validation_batch_size=len(validation[0]),
         callbacks=[SmallestError(), best, keras.callbacks.TerminateOnNaN()],
         verbose=0,
     ).history
-    _, accuracy = model.evaluate(*test, batch_size=512, verbose=0)
+    _, accuracy = model.evaluate(*test, len(test[0]), verbose=0)
     epoch = int(np.nanargmin(history["val_error"]))
     validation = history["val_accuracy"][epoch]
     row = (name, cell, seed, accuracy, validation, epoch + 1)
@@ -137,42 +137,17 @@ class SmallestError(keras.callbacks.Callback):
         logs["val_error"] = 1.0 - logs["val_accuracy"] + tie
 
 
-def read_rows(path):
-    if not path.exists():
-        return []
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def append_row(path, row):
-    new = not path.exists()
-    with path.open("a") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def main():
     args = parse_arguments()
     names = args.sets or datasets.ucr_names(args.folder)
-    args.out.mkdir(parents=True, exist_ok=True)
-    common.write_command(args.out, args)
-    path = args.out / "runs.csv"
-    key = ("set", "cell", "seed")
-    done = {tuple(row[k] for k in key) for row in read_rows(path)}
     plan = [
         (name, cell, seed)
         for seed in range(args.seeds)
         for name in names
         for cell in args.cell
     ]
-    bar = keras.utils.Progbar(len(plan), unit_name="training")
-    for name, cell, seed in plan:
-        if (name, cell, str(seed)) not in done:
-            append_row(path, run(name, cell, seed, args))
-        bar.add(1)
-    table = ucr_paper.table(read_rows(path), names, args.cell)
+    rows = common.run_all(plan, run, args, key=FIELDS[:3])
+    table = ucr_paper.table(rows, names, args.cell)
     (args.out / "table.md").write_text(table)
     print("\n" + table)
 

@@ -1,0 +1,115 @@
+"""Deep networks of the examples: how they are made, and one short run each."""
+
+import argparse
+import csv
+import sys
+
+import deep_mlp
+import keras
+import multilabel
+import numpy as np
+import pytest
+
+from tf_spectral.layers import SpectralDense
+
+
+def options(**changes):
+    defaults = {
+        "layers": 7,
+        "units": 5,
+        "reflectors": 2,
+        "reflector_scale": 0.1,
+        "sigma_center": 1.05,
+        "sigma_radius": 0.1,
+        "slope": 0.2,
+    }
+    return argparse.Namespace(**{**defaults, **changes})
+
+
+def network(kind, **changes):
+    inputs = keras.Input((3,))
+    hidden = deep_mlp.hidden_layers(kind, inputs, options(**changes))
+    return keras.Model(inputs, hidden)
+
+
+@pytest.mark.parametrize("kind", deep_mlp.KINDS)
+@pytest.mark.parametrize("layers", [1, 2, 6, 7])
+def test_there_are_as_many_layers_as_were_asked_for(kind, layers):
+    model = network(kind, layers=layers)
+    dense = (keras.layers.Dense, SpectralDense)
+    assert sum(isinstance(x, dense) for x in model.layers) == layers
+    spectral = sum(isinstance(x, SpectralDense) for x in model.layers)
+    assert spectral == (layers - 1 if kind.startswith("spectral") else 0)
+
+
+def test_a_residual_branch_starts_from_nothing():
+    model = network("spectral_resnet")
+    centers = [
+        x.sigma_center for x in model.layers if isinstance(x, SpectralDense)
+    ]
+    assert centers == [1.05, 0.0] * 3
+    # Each block is then the identity, but for the activation that follows.
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    first = keras.Model(model.inputs[0], model.layers[2].output)(x)
+    expected = keras.ops.leaky_relu(first, 0.2**3)
+    outputs = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(
+        outputs, keras.ops.convert_to_numpy(expected), atol=1e-6
+    )
+
+
+def test_dropout_follows_each_activation():
+    inputs = keras.Input((3,))
+    hidden = deep_mlp.hidden_layers("mlp", inputs, options(), dropout=0.1)
+    model = keras.Model(inputs, hidden)
+    rates = [
+        x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)
+    ]
+    assert rates == [0.1] * 7
+
+
+@pytest.mark.slow
+def test_deep_mlp_on_digits(tmp_path, monkeypatch):
+    arguments = f"--layers 4 --units 8 --epochs 2 --out {tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["deep_mlp.py", *arguments.split()])
+    deep_mlp.main()
+    table = (tmp_path / "table_4.md").read_text()
+    assert all(f"| {kind} |" in table for kind in deep_mlp.KINDS)
+    with (tmp_path / "spectral_mlp_4" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert all(0.9 <= float(row["sigma_min"]) <= 1 for row in rows)
+    assert all(1 <= float(row["sigma_max"]) <= 1.1 for row in rows)
+
+
+def write_labels(folder):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    arrays = {}
+    for part, rows in (("train", 40), ("test", 20)):
+        x = rng.integers(0, 2, (rows, 6)).astype("uint8")
+        arrays[f"x_{part}"] = x
+        arrays[f"y_{part}"] = np.concatenate([x, 1 - x], axis=1)
+    np.savez(folder / "mine.npz", **arrays)
+
+
+def test_multilabel_on_a_folder_of_ones_own(tmp_path, monkeypatch):
+    write_labels(tmp_path / "data")
+    out = tmp_path / "out"
+    arguments = (
+        f"--data mine --folder {tmp_path / 'data'} --out {out} --layers 2 3 "
+        "--units 8 --reflectors 2 --batch 8 --epochs 30 --seeds 1 "
+        "--kind mlp spectral_resnet --learning-rate 1e-2"
+    )
+    monkeypatch.setattr(sys, "argv", ["multilabel.py", *arguments.split()])
+    multilabel.main()
+    rows = (out / "table.md").read_text().splitlines()[2:]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        [f"| {layers}", kind]
+        for layers in (2, 3)
+        for kind in ("mlp", "spectral_resnet")
+    ]
+    # Half of the labels are true: chance is a half.
+    for row in rows:
+        assert float(row.split(" | ")[2].split()[0]) > 0.7
+    assert (out / "precision.png").exists()

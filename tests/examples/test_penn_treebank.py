@@ -1,0 +1,115 @@
+"""The language models, on a text of a few words."""
+
+import argparse
+import json
+import sys
+
+import keras
+import numpy as np
+import penn_treebank
+import pytest
+
+WORDS = "a b c d e f g h".split()
+
+
+def write_text(folder):
+    rng = np.random.default_rng(0)
+    for part in ("train", "valid", "test"):
+        text = " ".join(rng.choice(WORDS, size=400))
+        (folder / f"ptb.{part}.txt").write_text(text + "\n")
+
+
+def options(**changes):
+    return argparse.Namespace(
+        **{
+            "reflectors": 32,
+            "reflector_scale": 0.1,
+            "sigma_radius": 0.1,
+            "dropout": 0.0,
+            "frequent": 5,
+            "samples": 4,
+            "seed": 0,
+            "batch": 2,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize("row", penn_treebank.TABLE_3)
+def test_recurrent_weights_are_counted_as_in_the_paper(row):
+    cell, layers, units, *_ = penn_treebank.TABLE_3[row]
+    model = penn_treebank.LanguageModel(
+        cell, layers, units, np.ones(9), options()
+    )
+    model.build((2, 3))
+    count = {
+        "simple": units**2,
+        "lstm": 4 * units**2,
+        # math.md 2.11, and the singular values.
+        "spectral": 64 * units - (2 * 32**2 - 64) // 2 + units,
+    }[cell]
+    assert model.recurrent_weights() == layers * count
+
+
+def test_the_loss_of_an_evaluation_is_that_of_the_exact_softmax():
+    counts = np.arange(9, 0, -1)
+    model = penn_treebank.LanguageModel(
+        "simple", 1, 4, counts, options(frequent=2, samples=1)
+    )
+    model.build((2, 3))
+    model.compile("sgd")
+    x, y = np.array([[0, 1, 2], [3, 4, 5]]), np.array([[1, 2, 3], [4, 5, 6]])
+    loss = model.evaluate(
+        x, y, 2, verbose=0, callbacks=[penn_treebank.ResetStates()]
+    )
+    model.recurrent[0].reset_states()
+    logits = keras.ops.convert_to_numpy(model.softmax(model(x)))
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -np.take_along_axis(logits, y[..., None], -1).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_text_is_read_in_one_go():
+    """States pass from a batch to the next, and start anew with a text."""
+
+    def model_of(steps):
+        keras.utils.set_random_seed(0)
+        model = penn_treebank.LanguageModel(
+            "simple", 1, 4, np.ones(9), options(frequent=9)
+        )
+        model.build((2, steps))
+        model.compile("sgd")
+        return model
+
+    def loss(model, x):
+        reset = [penn_treebank.ResetStates()]
+        return model.evaluate(x, (x + 1) % 9, 2, verbose=0, callbacks=reset)
+
+    x = np.arange(12).reshape(2, 6) % 9
+    model = model_of(3)
+    pieces = np.concatenate([x[:, :3], x[:, 3:]])
+    in_pieces = [loss(model, pieces), loss(model, pieces)]
+    whole = loss(model_of(6), x)
+    np.testing.assert_allclose(in_pieces, [whole, whole], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "row", ["lstm_2", pytest.param("spectral_1", marks=pytest.mark.slow)]
+)
+def test_a_row_of_the_table(row, tmp_path, monkeypatch):
+    write_text(tmp_path)
+    monkeypatch.setitem(
+        penn_treebank.TABLE_3,
+        row,
+        (*penn_treebank.TABLE_3[row][:2], 5, "1", 2.0, 3.0),
+    )
+    out = tmp_path / "out"
+    arguments = f"--rows {row} --folder {tmp_path} --out {out} --epochs 2 "
+    arguments += "--steps 10 --batch 2 --reflectors 2 --frequent 4 --samples 3"
+    monkeypatch.setattr(sys, "argv", ["penn_treebank.py", *arguments.split()])
+    penn_treebank.main()
+    result = json.loads((out / row / "result.json").read_text())
+    for part in ("train", "validation", "test"):
+        assert 1.0 < result[part] < 2 * (len(WORDS) + 1)
+    assert f"| {result['test']:.1f} | 3.0 |" in (out / "table.md").read_text()
+    assert (out / "perplexity.png").exists()

@@ -1,0 +1,79 @@
+"""The example of the UCR archive on two small sets of its own."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import ucr
+import ucr_paper
+
+
+@pytest.mark.parametrize(
+    "length, features", [(1, 1), (24, 4), (176, 11), (251, 1), (400, 20)]
+)
+def test_a_step_reads_the_largest_divisor_up_to_the_root(length, features):
+    assert ucr.features_of_a_step(length) == features
+
+
+def write_set(folder, name, rows=12):
+    rng = np.random.default_rng(0)
+    (folder / name).mkdir()
+    for part in ("TRAIN", "TEST"):
+        labels = np.arange(rows) % 2
+        series = rng.normal(size=(rows, 8)) + 3 * labels[:, None]
+        table = np.concatenate([labels[:, None], series], axis=1)
+        path = folder / name / f"{name}_{part}.tsv"
+        np.savetxt(path, table, "%.6g", "\t")
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["ucr.py", *map(str, arguments)])
+    ucr.main()
+
+
+def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    write_set(data, "One")
+    arguments = ("--folder", data, "--out", out, "--seeds", 1, "--epochs", 2)
+    arguments = (*arguments, "--units", 4, "--reflectors", 2)
+    run(monkeypatch, *arguments)
+    with (out / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cell"] for row in rows] == list(ucr.CELLS)
+    # Two values a step and two classes; a trainable initial state each.
+    count = {
+        "simple": (2 + 4 + 1) * 4 + (4 + 1) * 2,
+        "lstm": 4 * (2 + 4 + 1) * 4 + (4 + 1) * 2,
+        "ornn": 2 * 4 + (2 + 1 + 1) * 4 + (4 + 1) * 2,
+        "spectral": (2 + 2 + 1) * 4 + (2 + 1 + 1) * 4 + (4 + 1) * 2,
+    }
+    assert {row["cell"]: int(row["weights"]) for row in rows} == count
+    before = (out / "runs.csv").read_text()
+    run(monkeypatch, *arguments)
+    assert (out / "runs.csv").read_text() == before
+
+
+def test_the_table_has_the_papers_figures_and_means():
+    rows = [
+        {"set": "CBF", "cell": cell, "accuracy": value, "weights": "7"}
+        for cell, value in (("lstm", "0.5"), ("lstm", "0.7"), ("simple", "1"))
+    ]
+    text = ucr_paper.table(rows, ["CBF", "Mine"], ["simple", "lstm"])
+    line = text.splitlines()[2]
+    assert "1.000 (0.000) | 0.702 | 7 / 1476" in line
+    assert "0.600 (0.141) | 0.967 | 7 / 5444" in line
+    assert "**1.000** | **0.702**" in text.splitlines()[-1]
+
+
+def test_the_best_epoch_has_the_least_error_then_the_least_loss():
+    logs = [
+        {"val_accuracy": 0.5, "val_loss": 0.1},
+        {"val_accuracy": 0.75, "val_loss": 9.0},
+        {"val_accuracy": 0.75, "val_loss": 8.0},
+        {"val_accuracy": 0.75, "val_loss": 8.5},
+    ]
+    for epoch, row in enumerate(logs):
+        ucr.SmallestError().on_epoch_end(epoch, row)
+    assert np.argmin([row["val_error"] for row in logs]) == 2
