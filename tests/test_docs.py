@@ -1,0 +1,44 @@
+"""The examples of the documentation run, page by page."""
+
+import pathlib
+import re
+
+import pytest
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGES = [
+    "orthogonal",
+    "spectral_conv",
+    "spectral_dense",
+    "spectral_descent",
+    "spectral_gated",
+    "spectralize",
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_run(page):
+    text = (DOCS / f"{page}.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(block, names)
+
+
+@pytest.mark.parametrize(
+    "page", sorted(DOCS.glob("*.md")), ids=lambda p: p.stem
+)
+def test_links_of_a_page_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("*.md")))
+def test_links_of_a_page_lead_somewhere(page):
+    check_links(DOCS / page)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    check_links(DOCS.parent / "README.md")
