@@ -3,9 +3,6 @@
 That they do what `keras.layers.LSTM` and `GRU` do is the layer contract's.
 """
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -21,50 +18,26 @@ from tests.layers.contract import EXACT
 from tests.layers.contract import FEATURES
 from tests.layers.contract import gradients
 from tests.layers.contract import normal
-from tests.layers.contract import shaken
-from tf_spectral.callbacks import SpectrumMonitor
-from tf_spectral.callbacks import gradient_norms_over_time
+from tests.layers.gated import BOTH
+from tests.layers.gated import CENTER
+from tests.layers.gated import DROPOUT
+from tests.layers.gated import MASK
+from tests.layers.gated import RADIUS
+from tests.layers.gated import UNITS
+from tests.layers.gated import array
+from tests.layers.gated import make
+from tests.layers.gated import of_gates
 from tf_spectral.initializers import GaussianReflectors
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralGRUCell
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralLSTMCell
-from tf_spectral.parametrizations import SVD
-
-UNITS = 4
-CENTER, RADIUS = 0.8, 0.3
-BOTH = (SpectralLSTM, SpectralGRU)
-MASK = np.array(
-    [[False, True, True, False, True], [True, True, True, True, False]]
-)
 
 
 @pytest.fixture(autouse=True)
 def precision():
     with contract.everything_in(DTYPE):
         yield
-
-
-def array(tensor):
-    return np.asarray(ops.convert_to_numpy(tensor))
-
-
-def make(layer_class, **options):
-    """A built layer of wide bounds whose weights are all off their start."""
-    options = {"sigma_center": CENTER, "sigma_radius": RADIUS, **options}
-    layer = layer_class(UNITS, **options)
-    layer.build((None, None, FEATURES))
-    return shaken(layer)
-
-
-def states_of(layer, batch=2):
-    state = ops.convert_to_tensor(normal(batch, UNITS, seed=2))
-    return [state] * len(layer.state_size)
-
-
-def of_gates(matrix):
-    """The square blocks of a recurrent kernel."""
-    return np.split(array(matrix), matrix.shape[1] // matrix.shape[0], axis=1)
 
 
 # The stock layer with the formed kernel
@@ -83,7 +56,6 @@ def by_raw_weights(layer, cotangent):
     return {v.path: g for v, g in zip(variables, values)}
 
 
-DROPOUT = {"dropout": 0.4, "recurrent_dropout": 0.3, "seed": 7}
 HARD = {"activation": "relu", "recurrent_activation": "hard_sigmoid"}
 SEQUENCES = {"return_sequences": True, "return_state": True}
 CASES = [
@@ -186,85 +158,6 @@ def test_bounds_hold_after_large_steps(layer_class, sigma_mode):
         assert np.max(np.abs(array(new) - old)) > 0.01, new.path
 
 
-# Formed once
-
-
-@pytest.fixture
-def formed(monkeypatch):
-    """How often any parametrization formed its matrix."""
-    calls = []
-    matrix = SVD.matrix
-
-    def counted(self):
-        calls.append(self.name)
-        return matrix(self)
-
-    monkeypatch.setattr(SVD, "matrix", counted)
-    return calls
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-@pytest.mark.parametrize("options", [{}, DROPOUT, {"unroll": True}])
-@pytest.mark.parametrize("training", [False, True])
-def test_forms_each_matrix_once(layer_class, options, training, formed):
-    layer = make(layer_class, **options)
-    unroll = options.get("unroll", False)
-    plain = keras.layers.RNN(layer.cell, unroll=unroll)
-    for runs in (layer, plain, layer):
-        formed.clear()
-        runs(normal(2, 7, FEATURES), training=training)
-        assert sorted(formed) == sorted(layer.cell.gates)
-
-
-def test_stacked_cells_form_each_matrix_once(formed):
-    cells = [
-        SpectralLSTMCell(UNITS),
-        SpectralGRUCell(UNITS, reset_after=False, **DROPOUT),
-    ]
-    rnn = keras.layers.RNN(cells)
-    rnn.build((None, None, FEATURES))
-    for training in (False, True):
-        formed.clear()
-        rnn(normal(2, 7, FEATURES), training=training)
-        expected = [gate for cell in cells for gate in cell.gates]
-        assert sorted(formed) == sorted(expected)
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-def test_a_new_weight_counts_at_once(layer_class, formed):
-    """Nothing of one sequence, or of one step, is kept for the next."""
-    layer = make(layer_class, recurrent_dropout=0.2)
-    plain, x = keras.layers.RNN(layer.cell), normal(2, 1, FEATURES)
-    states, outputs = states_of(layer), []
-    for _ in range(2):
-        step, _ = layer.cell(x[:, 0], states)
-        layer.cell(x[:, 0], states, training=True)
-        for whole in (layer, plain):
-            output = whole(x, initial_state=states)
-            assert_close(array(step), array(output), EXACT)
-        outputs.append(array(step))
-        formed.clear()
-        layer.cell(x[:, 0], states)
-        assert len(formed) == len(layer.cell.gates)
-        shaken(layer, seed=1)
-    assert np.max(np.abs(outputs[0] - outputs[1])) > 0.01
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-def test_a_failed_sequence_counts_no_more(layer_class):
-    """The kernel that a plain RNN formed before it failed is not used."""
-    layer = make(layer_class)
-    x, plain = normal(2, 5, FEATURES), keras.layers.RNN(layer.cell)
-    wrong = states_of(layer, batch=3)
-    with pytest.raises(Exception):  # noqa: B017, as each backend's differs
-        plain(x, initial_state=wrong)
-    shaken(layer, seed=1)
-    states = states_of(layer)
-    expected = layer.to_stock()(x[:, :1], initial_state=states)
-    step, _ = layer.cell(x[:, 0], states)
-    assert_close(array(step), array(expected), EXACT)
-
-
 # Options
 
 
@@ -316,163 +209,6 @@ def test_other_modes_of_sigma(sigma_mode):
         for block in of_gates(layer.recurrent_matrix()):
             sigma = np.linalg.svd(block, compute_uv=False)
             assert_close(sigma, np.full(UNITS, 0.7), 1e-5)
-
-
-# To and from the stock layer
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-@pytest.mark.parametrize("sigma_mode", ["sigmoid", "clip", "free"])
-def test_from_the_stock_layer_and_back(layer_class, sigma_mode):
-    stock = layer_class.stock(
-        UNITS,
-        activation="softsign",
-        go_backwards=True,
-        return_sequences=True,
-        recurrent_dropout=0.1,
-        bias_initializer="ones",
-        kernel_regularizer="l2",
-        activity_regularizer="l2",
-        name="mine",
-    )
-    stock.build((None, None, FEATURES))
-    name = f"from_{layer_class.stock.__name__.lower()}"
-    layer = getattr(layer_class, name)(stock, sigma_mode=sigma_mode)
-    assert layer.name == "mine" and layer.recurrent_dropout == 0.1
-    assert layer.conversion_residual < 1e-5
-    x = normal(2, 5, FEATURES)
-    assert_close(array(layer(x)), array(stock(x)), 1e-5)
-    matrix = array(stock.cell.recurrent_kernel)
-    assert_close(array(layer.recurrent_matrix()), matrix, 1e-5)
-    again = getattr(layer, name.replace("from", "to"))()
-    assert type(again) is layer_class.stock
-    ours = {**again.get_config(), "recurrent_initializer": None}
-    assert ours == {**stock.get_config(), "recurrent_initializer": None}
-    assert_close(array(again(x)), array(stock(x)), 1e-5)
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-def test_stateful_layers_convert(layer_class):
-    stock = layer_class.stock(UNITS, stateful=True)
-    stock.build((2, None, FEATURES))
-    layer = layer_class.from_stock(stock)
-    x = normal(2, 5, FEATURES)
-    for _ in range(2):
-        assert_close(array(layer(x)), array(stock(x)), 1e-5)
-    assert layer.to_stock().stateful
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-def test_conversions_that_fail(layer_class):
-    layer = make(layer_class)
-    stock, convert = layer.to_stock(), layer_class.from_stock
-    stock.cell.recurrent_kernel.assign(
-        np.concatenate(
-            [(i + 1) * np.eye(UNITS) for i in range(len(layer.cell.gates))], 1
-        )
-    )
-    for wrong in (layer, layer_class.stock(UNITS), None):
-        with pytest.raises(ValueError, match="`layer` must be a built"):
-            convert(wrong)
-    with pytest.raises(ValueError, match="must be built"):
-        layer_class(UNITS).to_stock()
-    with pytest.raises(ValueError, match="`use_bias`"):
-        convert(stock, use_bias=False)
-    last = "output_gate" if layer_class is SpectralLSTM else "candidate"
-    reach = len(layer.cell.gates)
-    # Too narrow for the third and later gates.
-    with pytest.raises(ValueError, match="candidate of `layer`.*sigma_radius="):
-        convert(stock, sigma_center=1.5, sigma_radius=0.75)
-    with pytest.raises(
-        ValueError, match=f"the {last}.*in \\[{reach}.*, {reach}"
-    ):
-        convert(stock, sigma_center=1.0)
-    stock.cell.recurrent_kernel.assign(normal(UNITS, reach * UNITS))
-    with pytest.raises(ValueError, match="(?s)gate of.*reflectors.*residual"):
-        convert(stock, reflectors=1)
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-@pytest.mark.parametrize(
-    "options",
-    [{"reflectors": 1}, {"sigma_center": 0.9, "sigma_radius": 0.01}],
-)
-def test_the_nearest_fit_and_its_residual(layer_class, options):
-    stock = make(layer_class).to_stock()
-    fit = layer_class.from_stock(stock, exact=False, **options)
-    kernel = array(stock.cell.recurrent_kernel)
-    error = np.linalg.norm(array(fit.recurrent_matrix()) - kernel)
-    expected = error / np.linalg.norm(kernel)
-    assert 1e-3 < expected < 1.0
-    assert_close(fit.conversion_residual, expected, 1e-5)
-    assert layer_class(UNITS).conversion_residual is None
-
-
-# Beside the rest of the library
-
-
-def model_of(layer):
-    model = keras.Sequential(
-        [keras.Input((5, FEATURES)), layer, keras.layers.Dense(2)]
-    )
-    model.compile("sgd", "mse")
-    return model
-
-
-def test_the_spectrum_of_each_gate_is_monitored():
-    layer = make(SpectralLSTM, name="mine")
-    monitor = SpectrumMonitor()
-    monitor.set_model(model_of(layer))
-    monitor.on_train_begin()
-    monitor.on_epoch_begin(0)
-    for gate, sigma in zip(layer.cell.gates, array(layer.singular_values())):
-        (key,) = (k for k in monitor.history if f"{gate}/sigma_max" in k)
-        assert key.startswith("mine/")
-        assert_close(monitor.history[key][-1], sigma.max(), EXACT)
-
-
-def test_gradient_norms_are_those_of_the_stock_layer():
-    x, y = normal(2, 5, FEATURES), normal(2, 2)
-    layer = make(SpectralLSTM)
-    model, stock = model_of(layer), model_of(layer.to_stock())
-    stock.layers[-1].set_weights(model.layers[-1].get_weights())
-    expected = gradient_norms_over_time(stock, x, y)
-    assert_close(gradient_norms_over_time(model, x, y), expected, CLOSE)
-
-
-SERVER = """
-import sys
-
-sys.modules["tf_spectral"] = sys.modules["keras"] = None
-
-import numpy as np
-import tensorflow as tf
-
-folder, file = sys.argv[1:]
-serve = tf.saved_model.load(folder).signatures["serving_default"]
-(answer,) = serve(tf.constant(np.load(file))).values()
-np.save(file, answer)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    helpers.BACKEND != "tensorflow", reason="SavedModels are TensorFlow's"
-)
-def test_keras_exports_what_needs_no_library(tmp_path):
-    model = keras.Sequential(
-        [
-            keras.Input((None, FEATURES)),
-            SpectralLSTM(UNITS, return_sequences=True),
-            SpectralGRU(UNITS),
-        ]
-    )
-    model.export(tmp_path / "model", verbose=False)
-    x, file = normal(2, 5, FEATURES), str(tmp_path / "x.npy")
-    np.save(file, x)
-    command = [sys.executable, "-c", SERVER, str(tmp_path / "model"), file]
-    subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
-    assert_close(np.load(file), array(model(x)), EXACT)
 
 
 # What is refused
