@@ -17,6 +17,7 @@ from tf_spectral import plotting
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
+from tf_spectral.parametrizations import SVD
 
 # Arguments that do not change a run that was begun.
 NOT_SETTINGS = (
@@ -151,6 +152,17 @@ def median_seconds(functions, repeats=7, calls=1, warmup=1):
 def training_step(model, x, y):
     """A function that takes one training step on a batch."""
     return lambda: model.train_on_batch(x, y)
+
+
+def count_weights(model):
+    """How many numbers a model learns from.
+
+    Keras counts the whole arrays of reflectors; what stands in the k-th of
+    them before its k-th entry never acts.
+    """
+    parts = [x for x in model._flatten_layers() if isinstance(x, SVD)]
+    unused = sum(m * (m - 1) // 2 for x in parts for m in x.reflectors)
+    return model.count_params() - unused
 
 
 def run_all(plan, run, args, key):

@@ -71,15 +71,21 @@ class LanguageModel(keras.Model):
 
     def __init__(self, cell, layers, units, counts, args):
         super().__init__()
-        options = {
-            "reflectors": args.reflectors,
-            "sigma_radius": args.sigma_radius,
-            "reflector_initializer": GaussianReflectors(args.reflector_scale),
-        }
         self.embedding = keras.layers.Embedding(len(counts), units)
         self.recurrent = [
             common.recurrent_layer(
-                cell, units, options, return_sequences=True, stateful=True
+                cell,
+                units,
+                {
+                    "reflectors": args.reflectors,
+                    "sigma_radius": args.sigma_radius,
+                    # One of its own each: an initializer draws once.
+                    "reflector_initializer": GaussianReflectors(
+                        args.reflector_scale
+                    ),
+                },
+                return_sequences=True,
+                stateful=True,
             )
             for _ in range(layers)
         ]
@@ -120,10 +126,9 @@ class LanguageModel(keras.Model):
                 if weight.name not in ("kernel", "bias"):
                     count += int(np.prod(weight.shape))
             if isinstance(layer, SpectralRNN):
-                # A reflector has no entries above its first one.
-                count -= sum(
-                    m * (m - 1) // 2 for m in layer.cell.recurrent.reflectors
-                )
+                # In reflector k nothing before its k-th entry acts.
+                sides = layer.cell.recurrent.reflectors
+                count -= sum(m * (m - 1) // 2 for m in sides)
         return count
 
 

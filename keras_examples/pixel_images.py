@@ -154,7 +154,7 @@ def table(models, logs, data):
             values = keras.ops.convert_to_numpy(values)
             sigma = f"[{values.min():.5f}, {values.max():.5f}]"
         lines.append(
-            f"| {cell} | {model.count_params():,} | {accuracy:.4f} "
+            f"| {cell} | {common.count_weights(model):,} | {accuracy:.4f} "
             f"| {validation[best]:.4f} | {best + 1} | {sigma} |"
         )
     return "\n".join(lines) + "\n"

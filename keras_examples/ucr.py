@@ -125,7 +125,7 @@ def run(name, cell, seed, args):
     epoch = int(np.nanargmin(history["val_error"]))
     validation = history["val_accuracy"][epoch]
     row = (name, cell, seed, accuracy, validation, epoch + 1)
-    return dict(zip(FIELDS, (*row, model.count_params())))
+    return dict(zip(FIELDS, (*row, common.count_weights(model))))
 
 
 class SmallestError(keras.callbacks.Callback):
@@ -137,9 +137,21 @@ class SmallestError(keras.callbacks.Callback):
         logs["val_error"] = 1.0 - logs["val_accuracy"] + tie
 
 
+def readable(names, args):
+    """The sets without missing values; the others are named and left out."""
+    found = []
+    for name in names:
+        try:
+            datasets.ucr(name, folder=args.folder)
+            found.append(name)
+        except ValueError as error:
+            print(f"{name} is left out. {error}")
+    return found
+
+
 def main():
     args = parse_arguments()
-    names = args.sets or datasets.ucr_names(args.folder)
+    names = args.sets or readable(datasets.ucr_names(args.folder), args)
     plan = [
         (name, cell, seed)
         for seed in range(args.seeds)

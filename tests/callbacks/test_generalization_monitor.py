@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 from keras import ops
 
+import tf_spectral
 from tests import oracles_generalization as oracles
 from tests.helpers import assert_close
 from tf_spectral.callbacks import GeneralizationMonitor
@@ -126,6 +127,24 @@ def test_forms_of_the_labels():
         monitor.prepare()
         measured.append(monitor.measure(0))
     assert all(values == measured[0] for values in measured)
+
+
+def test_a_spectralized_model():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 2)),
+            keras.layers.SimpleRNN(3),
+            keras.layers.Dense(2),
+        ]
+    )
+    x, y = np.ones((4, 4, 2), "float32"), np.array([0, 1, 0, 1])
+    found = []
+    for net in (model, tf_spectral.spectralize(model)):
+        net.compile("sgd", "sparse_categorical_crossentropy")
+        monitor = GeneralizationMonitor(x, y, margin=0.1)
+        net.fit(x, y, epochs=1, verbose=0, callbacks=[monitor])
+        found.append(monitor.history["generalization/log_complexity"][0])
+    np.testing.assert_allclose(*found, rtol=1e-4)
 
 
 def test_two_classes_by_one_logit():

@@ -106,6 +106,7 @@ def test_swap_exchanges_the_files(folder):
         ("1\t2\t-inf\t3", "finite.*column 3.*'-inf'"),
         ("1\t2\t1e39\t3", "finite.*column 3.*'1e39'"),
         ("0.25\t2\t3\t4", "integer label.*'0.25'"),
+        ("1e30\t2\t3\t4", "integer label.*'1e30'"),
         ("nan\t2\t3\t4", "column 1.*'nan'"),
         ("1,2,3,4", "tabs.*'1,2,3,4'"),
     ),

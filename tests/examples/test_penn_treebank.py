@@ -51,6 +51,18 @@ def test_recurrent_weights_are_counted_as_in_the_paper(row):
     assert model.recurrent_weights() == layers * count
 
 
+def test_layers_start_apart():
+    model = penn_treebank.LanguageModel(
+        "spectral", 2, 6, np.ones(9), options(reflectors=2)
+    )
+    model.build((2, 3))
+    one, other = (
+        keras.ops.convert_to_numpy(layer.recurrent_matrix())
+        for layer in model.recurrent
+    )
+    assert np.abs(one - other).max() > 0.01
+
+
 def test_the_loss_of_an_evaluation_is_that_of_the_exact_softmax():
     counts = np.arange(9, 0, -1)
     model = penn_treebank.LanguageModel(

@@ -32,22 +32,27 @@ def run(monkeypatch, *arguments):
     ucr.main()
 
 
-def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch):
+def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch, capsys):
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     write_set(data, "One")
+    write_set(data, "Padded")
+    with (data / "Padded" / "Padded_TRAIN.tsv").open("a") as file:
+        file.write("1" + "\tNaN" * 8 + "\n")
     arguments = ("--folder", data, "--out", out, "--seeds", 1, "--epochs", 2)
     arguments = (*arguments, "--units", 4, "--reflectors", 2)
     run(monkeypatch, *arguments)
     with (out / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["cell"] for row in rows] == list(ucr.CELLS)
+    assert {row["set"] for row in rows} == {"One"}
+    assert "Padded is left out" in capsys.readouterr().out
     # Two values a step and two classes; a trainable initial state each.
     count = {
         "simple": (2 + 4 + 1) * 4 + (4 + 1) * 2,
         "lstm": 4 * (2 + 4 + 1) * 4 + (4 + 1) * 2,
-        "ornn": 2 * 4 + (2 + 1 + 1) * 4 + (4 + 1) * 2,
-        "spectral": (2 + 2 + 1) * 4 + (2 + 1 + 1) * 4 + (4 + 1) * 2,
+        "ornn": 2 * 4 - 1 + (2 + 1 + 1) * 4 + (4 + 1) * 2,
+        "spectral": (2 + 2 + 1) * 4 - 2 + (2 + 1 + 1) * 4 + (4 + 1) * 2,
     }
     assert {row["cell"]: int(row["weights"]) for row in rows} == count
     before = (out / "runs.csv").read_text()

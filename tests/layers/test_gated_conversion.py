@@ -1,5 +1,6 @@
 """SpectralLSTM and SpectralGRU from and to the stock layers."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from tests.layers.gated import BOTH
 from tests.layers.gated import UNITS
 from tests.layers.gated import array
 from tests.layers.gated import make
+from tf_spectral.layers import ModReLU
 from tf_spectral.layers import SpectralLSTM
 
 
@@ -106,3 +108,39 @@ def test_the_nearest_fit_and_its_residual(layer_class, options):
     assert 1e-3 < expected < 1.0
     assert_close(fit.conversion_residual, expected, 1e-5)
     assert layer_class(UNITS).conversion_residual is None
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+@pytest.mark.parametrize("name", ["activation", "recurrent_activation"])
+def test_activations_with_weights_do_not_go_over(layer_class, name):
+    for activation in (ModReLU(), keras.layers.PReLU()):
+        layer = layer_class(UNITS, **{name: activation})
+        layer(np.ones((2, 3, FEATURES)))
+        with pytest.raises(ValueError, match="trainable activation"):
+            layer.to_stock()
+    stock = layer_class.stock(UNITS, **{name: keras.layers.PReLU()})
+    stock(np.ones((2, 3, FEATURES)))
+    with pytest.raises(ValueError, match="trainable activation"):
+        layer_class.from_stock(stock)
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+@pytest.mark.parametrize("frozen", ["kernel", "bias", "recurrent_kernel"])
+def test_what_is_frozen_of_a_layer_stays_frozen(layer_class, frozen):
+    stock = make(layer_class).to_stock()
+    getattr(stock.cell, frozen).trainable = False
+    layer = layer_class.from_stock(stock)
+    assert layer.cell.kernel.trainable == (frozen != "kernel")
+    assert layer.cell.bias.trainable == (frozen != "bias")
+    for svd in layer.cell.recurrent:
+        assert svd.trainable == (frozen != "recurrent_kernel")
+    cell = layer.to_stock().cell
+    for name in ("kernel", "bias", "recurrent_kernel"):
+        assert getattr(cell, name).trainable == (name != frozen)
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+def test_there_is_no_gain_for_a_recurrent_kernel(layer_class):
+    stock = make(layer_class).to_stock()
+    with pytest.raises(ValueError, match="`sigma_center`.*recurrent"):
+        layer_class.from_stock(stock, sigma_center="auto")

@@ -24,6 +24,7 @@ from tests.layers.kernel_contract import numpy_of
 from tests.layers.kernel_contract import raw_weights
 from tests.layers.kernel_contract import reference
 from tf_spectral.callbacks import SpectrumMonitor
+from tf_spectral.layers import SpectralDense
 
 # Enough where a whole training is compiled: one of each way to compute.
 SOME = ("low_rank", "conv2d")
@@ -345,6 +346,19 @@ def test_center_zero_starts_from_nothing(contender):
         ({"reflectors": 1.5}, "`reflectors`"),
         ({"sigma_center": "auto", "activation": "softmax"}, "tanh"),
         ({"dtype": "int8_from_float32"}, "`dtype`"),
+        (
+            {"sigma_mode": "free", "annealed_radius": True},
+            "`annealed_radius`",
+        ),
+        (
+            {"sigma_mode": "fixed", "sigma_regularizer": "l2"},
+            "`sigma_regularizer`",
+        ),
+        (
+            {"reflectors": (0, 1), "kernel_regularizer": "l2"},
+            "`kernel_regularizer`",
+        ),
+        ({"reflectors": (100, 1)}, "`reflectors`"),
     ],
 )
 def test_refuses(contender, options, message):
@@ -353,7 +367,7 @@ def test_refuses(contender, options, message):
 
 
 def test_refuses_too_many_reflectors_of_one_side(contender):
-    layer = contender.make(reflectors=(100, 1))
+    layer = contender.make(reflectors=(1, 100))
     with pytest.raises(ValueError, match="`reflectors`.*Received"):
         layer.build((None, *contender.shape))
     # Of an integer no more are made than can be of use.
@@ -384,9 +398,68 @@ def test_conversions_that_fail(contender):
         convert(stock, sigma_center=9.0, sigma_radius=0.01)
     with pytest.raises(ValueError, match="No `sigma_radius`.*sigma_center=0 "):
         convert(stock, sigma_center=0.1)
+    wrong = (
+        ("sigma_center", "wide"),
+        ("sigma_center", -1.0),
+        ("sigma_radius", "x"),
+        ("sigma_mode", "bogus"),
+    )
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=f"`{name}`.*Received"):
+            convert(stock, **{name: value})
+    with pytest.raises(ValueError, match="`sigma_radius`"):
+        convert(stock, sigma_center=0.5, sigma_radius=0.6)
     modrelu = contender.built(activation="modrelu")
     with pytest.raises(ValueError, match="trainable activation"):
         modrelu.to_stock()
+
+
+def test_activations_with_weights_do_not_go_over(contender):
+    layer = contender.make(activation=keras.layers.PReLU())
+    layer(contender.inputs())
+    with pytest.raises(ValueError, match="trainable activation"):
+        layer.to_stock()
+    stock = type(contender.built().to_stock())
+    config = contender.built().to_stock().get_config()
+    stock = stock.from_config({**config, "activation": keras.layers.PReLU()})
+    stock(contender.inputs())
+    with pytest.raises(ValueError, match="trainable activation"):
+        type(layer).from_stock(stock)
+
+
+@pytest.mark.parametrize("frozen", ["kernel", "bias"])
+def test_what_is_frozen_of_a_layer_stays_frozen(contender, frozen):
+    stock = contender.built().to_stock()
+    weight = stock._kernel if frozen == "kernel" else stock.bias
+    weight.trainable = False
+    layer = type(contender.make()).from_stock(stock)
+    trained = [] if frozen == "kernel" else layer.svd.trainable_variables
+    names = {v.path for v in layer.trainable_variables}
+    assert {v.path for v in trained} <= names
+    assert len(names) == len(trained) + (frozen == "kernel")
+    back = layer.to_stock()
+    assert back._kernel.trainable == (frozen != "kernel")
+    assert back.bias.trainable == (frozen != "bias")
+
+
+def test_the_gain_of_another_activation(contender):
+    layer = contender.built()
+    stock = layer.to_stock()
+    for activation in ("relu", "leaky_relu"):
+        fit = type(layer).from_stock(
+            stock, sigma_center="auto", activation=activation, exact=False
+        )
+        assert fit.sigma_center == "auto"
+
+
+def test_a_center_is_kept_where_a_narrow_radius_holds():
+    """A tenth of room is to be had, but is not a must."""
+    stock = keras.layers.Dense(3, use_bias=False)
+    stock.build((None, 3))
+    stock._kernel.assign(np.diag([0.05, 0.7, 1.2]))
+    layer = SpectralDense.from_dense(stock, sigma_center=1.0)
+    assert layer.sigma_center == 1.0 and 0.95 < layer.sigma_radius < 1.0
+    assert_close(numpy_of(layer.kernel), numpy_of(stock.kernel), 1e-6)
 
 
 def test_the_nearest_fit_and_its_residual(contender):

@@ -550,7 +550,9 @@ def test_initializers_that_need_equal_sides(name):
     ids=("unbuilt", "modrelu", "initial_state"),
 )
 def test_to_simple_rnn_refuses(layer):
-    with pytest.raises(ValueError, match="(?s)built|activation.*Received"):
+    with pytest.raises(
+        ValueError, match="(?s)(built|activation|initial state).*Received"
+    ):
         layer().to_simple_rnn()
 
 
@@ -577,6 +579,37 @@ def test_from_simple_rnn_refuses_what_it_cannot_hold(options, name):
     simple.cell.recurrent_kernel.assign(normal(UNITS, UNITS))
     with pytest.raises(ValueError, match=f"(?s){name}"):
         SpectralRNN.from_simple_rnn(simple, **options)
+
+
+def test_from_simple_rnn_by_the_nearest_fit():
+    simple = keras.layers.SimpleRNN(UNITS)
+    simple.build((None, None, FEATURES))
+    kernel = normal(UNITS, UNITS)
+    simple.cell.recurrent_kernel.assign(kernel)
+    layer = SpectralRNN.from_simple_rnn(simple, reflectors=2, exact=False)
+    error = np.linalg.norm(array(layer.recurrent_matrix()) - kernel)
+    expected = error / np.linalg.norm(kernel)
+    assert 1e-3 < expected < 1.0
+    assert_close(layer.conversion_residual, expected, 1e-5)
+
+
+def test_from_simple_rnn_keeps_what_is_frozen():
+    simple = keras.layers.SimpleRNN(UNITS)
+    simple.build((None, None, FEATURES))
+    simple.cell.recurrent_kernel.trainable = False
+    simple.cell.bias.trainable = False
+    layer = SpectralRNN.from_simple_rnn(simple)
+    assert [v.name for v in layer.trainable_variables] == ["kernel"]
+    cell = layer.to_simple_rnn().cell
+    assert cell.kernel.trainable
+    assert not cell.bias.trainable and not cell.recurrent_kernel.trainable
+
+
+def test_from_simple_rnn_refuses_activations_with_weights():
+    simple = keras.layers.SimpleRNN(UNITS, activation=keras.layers.PReLU())
+    simple(np.ones((2, 3, FEATURES)))
+    with pytest.raises(ValueError, match="trainable activation"):
+        SpectralRNN.from_simple_rnn(simple)
 
 
 def test_refuses_unknown_arguments():

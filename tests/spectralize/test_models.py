@@ -233,3 +233,32 @@ def test_compiled_models_with_any_loss_and_half_precision():
         for m in (converted, model)
     )
     assert_close(actual, expected, 0.05)
+
+
+class Block(stock.Layer):
+    """A layer with parts that are not converted."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = stock.Dense(4)
+        self.norm = stock.BatchNormalization()
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.norm.build((*shape[:-1], 4))
+
+    def call(self, x, training=None):
+        return self.norm(self.dense(x), training=training)
+
+
+def test_parts_of_a_cloned_layer_stay_frozen():
+    model = keras.Sequential([keras.Input((4,)), Block(), stock.Dense(2)])
+    model.layers[0].norm.trainable = False
+    clone = spectralize(shaken(model)).layers[0]
+    assert not clone.norm.trainable and clone.dense.trainable
+    x = normal(3, 4)
+    assert_close(
+        ops.convert_to_numpy(clone(x, training=True)),
+        ops.convert_to_numpy(model.layers[0](x, training=True)),
+        1e-5,
+    )

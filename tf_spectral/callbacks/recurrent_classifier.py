@@ -5,6 +5,7 @@ from keras import layers
 from keras import ops
 
 from tf_spectral.callbacks.softmax_networks import check_chain
+from tf_spectral.layers import SpectralDense
 from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
 from tf_spectral.linalg.checks import working_dtype
 
@@ -32,7 +33,7 @@ class RecurrentClassifier:
         *self.before, self.rnn, self.head = self.layers = chain
         self._model = model
         _check_recurrent(self.rnn)
-        if not isinstance(self.head, layers.Dense):
+        if not isinstance(self.head, (layers.Dense, SpectralDense)):
             raise _misfit(self.head, "a Dense layer at the end")
         for layer in self.before:
             if layer.trainable_variables:

@@ -139,9 +139,9 @@ def _parse_row(place, fields):
             f"between them, Received: {fields[0][:40]!r}"
         )
     row = [_parse_number(place, c, field) for c, field in enumerate(fields, 1)]
-    if not row[0].is_integer():
+    if not row[0].is_integer() or abs(row[0]) >= 2**53:
         raise ValueError(
-            f"{place}: expected an integer label in column 1, "
+            f"{place}: expected an integer label in column 1, below 2**53, "
             f"Received: {fields[0]!r}"
         )
     return row

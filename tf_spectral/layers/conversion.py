@@ -5,11 +5,13 @@ import numbers
 import numpy as np
 from keras import ops
 
+from tf_spectral.layers.fast_cell import get_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.parametrizations.singular_values import bounds_that_hold
+from tf_spectral.parametrizations.singular_values import check_sigma
 
 
 class Convertible:
@@ -78,6 +80,7 @@ class Convertible:
                     k: config[k] for k in config if k not in cls.refused_options
                 },
                 "activity_regularizer": layer.activity_regularizer,
+                "autocast": layer.autocast,
                 "reflectors": reflectors,
                 "sigma_center": center,
                 "sigma_radius": radius,
@@ -95,22 +98,21 @@ class Convertible:
         if layer.use_bias:
             # Two layers must not share memory: JAX hands it on in training.
             new.bias.assign(ops.copy(layer.bias))
+            carry_trainable(layer.bias, new.bias)
+        if not layer.lora_enabled:
+            carry_trainable(layer._kernel, new.svd)
         return new
 
     def to_stock(self):
         """A built layer of the class `stock` that computes the same.
 
         Raises:
-            ValueError: If the layer is not built, or has a modReLU, whose
-                weights the stock layer does not hold.
+            ValueError: If the layer is not built, or its activation has
+                weights, as a modReLU has.
         """
         if not self.built:
             raise ValueError("The layer must be built. Received: built=False")
-        if isinstance(self.activation, ModReLU):
-            raise ValueError(
-                f"`{self.stock.__name__}` cannot hold a trainable activation. "
-                f"Received: activation={self.activation}"
-            )
+        check_untrained(self)
         config = self.get_config()
         for key in self.own_options:
             del config[key]
@@ -121,6 +123,9 @@ class Convertible:
         layer.build(self.shape_for_kernel(self.kernel.shape))
         bias = [ops.copy(self.bias)] if self.use_bias else []
         layer.set_weights([self.kernel, *bias])
+        carry_trainable(self.svd, layer._kernel)
+        if self.use_bias:
+            carry_trainable(self.bias, layer.bias)
         return layer
 
     def shape_for_kernel(self, kernel_shape):
@@ -148,6 +153,26 @@ def check_stock(layer, stock):
             f"Argument `layer` must be a {name} that is not quantized. "
             f"Received: layer={layer}, mode={layer.quantization_mode}"
         )
+    check_untrained(layer)
+
+
+def check_untrained(layer):
+    """Raises if an activation of the layer has weights: they would be lost."""
+    for name in ("activation", "recurrent_activation"):
+        activation = getattr(layer, name, None)
+        trained = bool(getattr(activation, "weights", None))
+        if trained or isinstance(activation, ModReLU):
+            raise ValueError(
+                f"A trainable activation of `{layer.name}` cannot go over. "
+                "Expected an activation without weights, Received: "
+                f"{name}={activation}"
+            )
+
+
+def carry_trainable(old, new):
+    """Makes a variable or a layer as trainable as another one."""
+    if new.trainable != old.trainable:
+        new.trainable = old.trainable
 
 
 def _matrix(kernel):
@@ -166,9 +191,19 @@ def bounds_for(matrices, reflectors, sigma, activation=None):
         activation: Keras activation, for the center `"auto"`.
 
     Raises:
-        ValueError: If the center is given and too small for any radius.
+        ValueError: If an argument is out of range, or if the center is given
+            and too small for any radius.
     """
     mode, center, radius = sigma
+    if center == "auto":
+        if activation is None:
+            raise ValueError(
+                'Argument `sigma_center` cannot be "auto" for a recurrent '
+                "kernel. Expected a number or None, Received: "
+                "sigma_center=auto"
+            )
+        gain = activation_gain(get_activation(activation))
+    _check_given(mode, gain if center == "auto" else center, radius)
     if mode == "free":
         return (
             1.0 if center is None else center,
@@ -185,7 +220,7 @@ def bounds_for(matrices, reflectors, sigma, activation=None):
     together = np.concatenate(list(values.values()))
     if mode == "fixed":
         return float(np.mean(np.abs(together))), 0.01
-    wanted = activation_gain(activation) if center == "auto" else center
+    wanted = gain if center == "auto" else center
     chosen, enough = bounds_that_hold(together, wanted, radius)
     if wanted is not None and chosen != wanted:
         name = max(values, key=lambda name: abs(values[name] - wanted).max())
@@ -196,3 +231,14 @@ def bounds_for(matrices, reflectors, sigma, activation=None):
             f"singular values in [{values[name].min()}, {values[name].max()}]"
         )
     return center if wanted is not None else chosen, enough
+
+
+def _check_given(mode, center, radius):
+    """Raises unless what is given of the bounds makes sense."""
+    if center is None:
+        center = 0.0
+    if radius is None:
+        # Of a center that is no number the check speaks first.
+        positive = isinstance(center, numbers.Real) and center > 0
+        radius = center / 2 if positive else 1.0
+    check_sigma(mode, center, radius)

@@ -3,7 +3,9 @@
 from keras import ops
 
 from tf_spectral.layers.conversion import bounds_for
+from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.conversion import check_stock
+from tf_spectral.layers.conversion import check_untrained
 from tf_spectral.layers.gated_cell import REFUSED_OPTIONS
 from tf_spectral.layers.gated_cell import SPECTRAL_OPTIONS
 from tf_spectral.layers.like_simple_rnn import sequences_shape
@@ -70,6 +72,7 @@ class GatedConvertible:
             {
                 **{k: config[k] for k in config if k not in REFUSED_OPTIONS},
                 "activity_regularizer": layer.activity_regularizer,
+                "autocast": layer.autocast,
                 "use_cudnn": layer.use_cudnn,
                 "reflectors": reflectors,
                 "sigma_center": center,
@@ -81,8 +84,10 @@ class GatedConvertible:
         _check_same_bias(new, layer)
         new.build(sequences_shape(layer))
         new.cell.kernel.assign(ops.copy(layer.cell.kernel))
+        carry_trainable(layer.cell.kernel, new.cell.kernel)
         if layer.use_bias:
             new.cell.bias.assign(ops.copy(layer.cell.bias))
+            carry_trainable(layer.cell.bias, new.cell.bias)
         for name, matrix in gates.items():
             try:
                 getattr(new.cell, name).assign_matrix(matrix, exact)
@@ -90,6 +95,9 @@ class GatedConvertible:
                 raise ValueError(
                     f"The {name} of `layer` cannot be converted. {error}"
                 ) from error
+            carry_trainable(
+                layer.cell.recurrent_kernel, getattr(new.cell, name)
+            )
         new.conversion_residual = relative_residual(
             ops.concatenate(list(gates.values()), axis=1),
             new.recurrent_matrix(),
@@ -100,10 +108,12 @@ class GatedConvertible:
         """A built layer of the class `stock` that computes the same.
 
         Raises:
-            ValueError: If the layer is not built.
+            ValueError: If the layer is not built, or an activation has
+                weights.
         """
         if not self.built:
             raise ValueError("The layer must be built. Received: built=False")
+        check_untrained(self)
         config = self.get_config()
         for key in SPECTRAL_OPTIONS:
             del config[key]
@@ -116,6 +126,11 @@ class GatedConvertible:
         bias = [ops.copy(cell.bias)] if cell.use_bias else []
         kernel = ops.copy(cell.kernel)
         layer.set_weights([kernel, self.recurrent_matrix(), *bias])
+        carry_trainable(cell.kernel, layer.cell.kernel)
+        gate = getattr(cell, cell.gates[0])
+        carry_trainable(gate, layer.cell.recurrent_kernel)
+        if cell.use_bias:
+            carry_trainable(cell.bias, layer.cell.bias)
         return layer
 
 

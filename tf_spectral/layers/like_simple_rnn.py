@@ -3,8 +3,9 @@
 from keras import layers
 from keras import ops
 
+from tf_spectral.layers.conversion import carry_trainable
+from tf_spectral.layers.conversion import check_untrained
 from tf_spectral.layers.fast_rnn import FastRNN
-from tf_spectral.layers.modrelu import ModReLU
 
 
 def of_cell(name):
@@ -55,18 +56,18 @@ class LikeSimpleRNN(FastRNN):
 
         Raises:
             ValueError: If the layer is not built, or has a part that
-                `SimpleRNN` lacks: a modReLU or a trained initial state.
+                `SimpleRNN` lacks: an activation with weights, such as a
+                modReLU, or a trained initial state.
         """
         cell = self.cell
         if not self.built:
             raise ValueError("The layer must be built. Received: built=False")
-        modrelu = isinstance(cell.activation, ModReLU)
-        if modrelu or cell.trainable_initial_state:
+        check_untrained(self)
+        if cell.trainable_initial_state:
             raise ValueError(
-                "`SimpleRNN` has neither a trainable activation nor a "
-                "trainable initial state. Received: activation="
-                f"{cell.activation}, trainable_initial_state="
-                f"{cell.trainable_initial_state}"
+                "`SimpleRNN` has no trainable initial state. Expected "
+                "trainable_initial_state=False, Received: "
+                "trainable_initial_state=True"
             )
         options = layers.SimpleRNN(1).get_config().keys()
         config = {k: v for k, v in self.get_config().items() if k in options}
@@ -77,6 +78,9 @@ class LikeSimpleRNN(FastRNN):
         bias = [ops.copy(cell.bias)] if cell.use_bias else []
         kernel = ops.copy(cell.kernel)
         layer.set_weights([kernel, ops.copy(self.recurrent_matrix()), *bias])
+        carry_trainable(cell.kernel, layer.cell.kernel)
+        if cell.use_bias:
+            carry_trainable(cell.bias, layer.cell.bias)
         return layer
 
     @classmethod
@@ -104,8 +108,10 @@ class LikeSimpleRNN(FastRNN):
             )
         new.build(sequences_shape(layer))
         new.cell.kernel.assign(ops.copy(layer.cell.kernel))
+        carry_trainable(layer.cell.kernel, new.cell.kernel)
         if layer.use_bias:
             new.cell.bias.assign(ops.copy(layer.cell.bias))
+            carry_trainable(layer.cell.bias, new.cell.bias)
         return new
 
     def get_config(self):
@@ -126,6 +132,7 @@ def check_simple_rnn(layer):
             "Argument `layer` must be a built keras.layers.SimpleRNN. "
             f"Received: layer={layer}"
         )
+    check_untrained(layer)
 
 
 def sequences_shape(layer):

@@ -3,6 +3,7 @@
 from keras.saving import register_keras_serializable
 
 from tf_spectral.constraints import Orthogonal
+from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
 from tf_spectral.layers.like_simple_rnn import check_simple_rnn
 from tf_spectral.layers.like_simple_rnn import of_cell
@@ -147,4 +148,11 @@ class OrthogonalRNN(LikeSimpleRNN):
         without = ["recurrent_constraint"] if missing else []
         new = cls.like(layer, without=without, **kwargs)
         new.cell.recurrent_kernel.assign(Orthogonal()(kernel))
+        carry_trainable(kernel, new.cell.recurrent_kernel)
         return new
+
+    def to_simple_rnn(self):
+        layer = super().to_simple_rnn()
+        own = self.cell.recurrent_kernel
+        carry_trainable(own, layer.cell.recurrent_kernel)
+        return layer

@@ -43,6 +43,7 @@ class SpectralConv(SpectralKernel):
             use_bias=use_bias,
             **kwargs,
         )
+        self.check_width(self.filters)
         first = self.data_format == "channels_first"
         if first and isinstance(self.activation, ModReLU):
             raise ValueError(

@@ -137,6 +137,7 @@ class SpectralDense(SpectralKernel):
             **kwargs,
         )
         self.units = int(units)
+        self.check_width(self.units)
         self.use_bias = use_bias
         self.bias_initializer = initializers.get(bias_initializer)
         self.bias_regularizer = regularizers.get(bias_regularizer)

@@ -15,8 +15,10 @@ from tf_spectral.layers.fast_cell import serialize_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.linalg.factorization import check_reflectors
+from tf_spectral.parametrizations.annealing import check_annealed
 from tf_spectral.parametrizations.singular_values import check_sigma
 from tf_spectral.parametrizations.svd import SVD
+from tf_spectral.parametrizations.svd import check_penalties
 
 # Options of the stock layers, and what there is instead.
 _REFUSED = {
@@ -96,8 +98,6 @@ class SpectralKernel(Convertible, layers.Layer):
         self.sigma_radius = sigma_radius
         self.sigma_mode = sigma_mode
         check_sigma(sigma_mode, self._center(), sigma_radius)
-        # Neither width is known yet.
-        check_reflectors(reflectors, math.inf, math.inf)
         self.reflector_initializer = initializers.get_reflector_initializer(
             reflector_initializer
         )
@@ -105,6 +105,27 @@ class SpectralKernel(Convertible, layers.Layer):
         self.sigma_regularizer = regularizers.get(sigma_regularizer)
         self.annealed_radius = bool(annealed_radius)
         self.conversion_residual = None
+
+    def check_width(self, n_out):
+        """Raises where the options do not go together; the input comes later.
+
+        Args:
+            n_out: Integer, the number of columns of the kernel.
+        """
+        usable = usable_reflectors(self.reflectors, math.inf, n_out)
+        m_u, _ = check_reflectors(usable, math.inf, n_out)
+        check_annealed(self.annealed_radius, self.sigma_mode)
+        check_penalties(
+            m_u,
+            self.sigma_mode,
+            sigma_regularizer=self.sigma_regularizer,
+            kernel_regularizer=self.kernel_regularizer,
+        )
+
+    @classmethod
+    def from_config(cls, config):
+        # Keras' own would hide what the constructor says in a longer error.
+        return cls(**config)
 
     def build_kernel(self, n_in, n_out):
         """Makes the weights of a kernel `(n_in, n_out)`, and the bias."""

@@ -2,6 +2,7 @@
 
 from keras.saving import register_keras_serializable
 
+from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
 from tf_spectral.layers.spectral_rnn_cell import SpectralRNNCell
 
@@ -139,7 +140,7 @@ class SpectralRNN(LikeSimpleRNN):
 
     @classmethod
     def from_simple_rnn(
-        cls, layer, reflectors=None, sigma_mode="free", **kwargs
+        cls, layer, reflectors=None, sigma_mode="free", exact=True, **kwargs
     ):
         """A `SpectralRNN` that computes what a built `SimpleRNN` does.
 
@@ -148,12 +149,16 @@ class SpectralRNN(LikeSimpleRNN):
             reflectors: As for the constructor; `None` reaches any matrix.
             sigma_mode: As for the constructor. Defaults to `"free"`, which
                 takes any singular values.
+            exact: Boolean. `False` also takes a kernel that the reflectors or
+                the bounds cannot hold: by the fit of `SVD.assign_matrix`,
+                whose relative residual is then the attribute
+                `conversion_residual`. Defaults to `True`.
             **kwargs: Other arguments of the constructor, in place of those of
                 `layer`.
 
         Raises:
-            ValueError: If the layer is no built `SimpleRNN`, if the
-                reflectors are too few for its recurrent kernel, or if a
+            ValueError: If the layer is no built `SimpleRNN`, or if `exact`
+                and the reflectors are too few for its recurrent kernel or a
                 singular value lies outside of the bounds.
         """
         new = cls.like(
@@ -163,5 +168,14 @@ class SpectralRNN(LikeSimpleRNN):
             sigma_mode=sigma_mode,
             **kwargs,
         )
-        new.cell.recurrent.assign_matrix(layer.cell.recurrent_kernel)
+        kernel = layer.cell.recurrent_kernel
+        new.conversion_residual = new.cell.recurrent.assign_matrix(
+            kernel, exact
+        )
+        carry_trainable(kernel, new.cell.recurrent)
         return new
+
+    def to_simple_rnn(self):
+        layer = super().to_simple_rnn()
+        carry_trainable(self.cell.recurrent, layer.cell.recurrent_kernel)
+        return layer

@@ -91,11 +91,12 @@ class Annealable:
             return sigma
         return self.sigma_center + self.radius() * sigma
 
-    def _check_annealed_radius(self):
-        if self.annealed_radius and self.sigma_mode not in ("sigmoid", "clip"):
-            raise ValueError(
-                "Argument `annealed_radius` has no bounds to act on. Expected "
-                "False unless sigma_mode is 'sigmoid' or 'clip', Received: "
-                f"annealed_radius={self.annealed_radius}, "
-                f"sigma_mode={self.sigma_mode}"
-            )
+
+def check_annealed(annealed_radius, sigma_mode):
+    """Raises where a radius that can change would bound nothing."""
+    if annealed_radius and sigma_mode not in ("sigmoid", "clip"):
+        raise ValueError(
+            "Argument `annealed_radius` has no bounds to act on. Expected "
+            "False unless sigma_mode is 'sigmoid' or 'clip', Received: "
+            f"annealed_radius={annealed_radius}, sigma_mode={sigma_mode}"
+        )

@@ -102,8 +102,9 @@ def bounds_that_hold(sigma, center=None, radius=None):
     """Center and radius of bounds that hold the given singular values.
 
     A tenth of the radius is left free on either side, as a sigmoid would be
-    flat at the bounds. Where such bounds would reach zero, or `center` is too
-    small for a radius below it, the center becomes 0.
+    flat at the bounds; less, where `center` is given and a tenth is not to be
+    had. Where such bounds would reach zero, or `center` is too small for a
+    radius below it, the center becomes 0.
 
     Args:
         sigma: Floating array `(k,)`.
@@ -114,13 +115,17 @@ def bounds_that_hold(sigma, center=None, radius=None):
         Tuple of floats `(center, radius)`; no promise if `radius` was given.
     """
     sigma = _to_host(sigma)
-    if center is None:
+    given = center is not None
+    if not given:
         center = max(0.0, float(sigma.max() + sigma.min()) / 2)
     reach = float(np.abs(sigma - center).max())
     enough = max(1.1 * reach, 0.01 * (center or 1.0))
     if radius is not None:
         enough = radius
     if center and enough >= center:
+        narrow = (reach + center) / 2
+        if given and radius is None and reach <= INSIDE * narrow:
+            return float(center), narrow
         return bounds_that_hold(sigma, 0.0, radius)
     return float(center), float(enough)
 

@@ -15,6 +15,7 @@ from tf_spectral.linalg.spectral import spectral_matrix
 from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import singular_values as sv
 from tf_spectral.parametrizations.annealing import Annealable
+from tf_spectral.parametrizations.annealing import check_annealed
 from tf_spectral.parametrizations.assignment import Assignable
 from tf_spectral.parametrizations.by_products import ByProducts
 
@@ -91,7 +92,7 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
         self.sigma_radius = float(sigma_radius)
         self.sigma_mode = sigma_mode
         self.annealed_radius = bool(annealed_radius)
-        self._check_annealed_radius()
+        check_annealed(self.annealed_radius, sigma_mode)
         self.reflector_initializer = initializers.get_reflector_initializer(
             reflector_initializer
         )
@@ -99,7 +100,12 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
         self.reflector_initializer.check((m_u, n_out), (m_v, n_in))
         self.sigma_regularizer = regularizers.get(sigma_regularizer)
         self.matrix_regularizer = regularizers.get(matrix_regularizer)
-        self._check_regularizers()
+        check_penalties(
+            m_u,
+            sigma_mode,
+            sigma_regularizer=self.sigma_regularizer,
+            matrix_regularizer=self.matrix_regularizer,
+        )
 
     def build(self, input_shape=None):
         (n_in, n_out), (m_u, m_v) = self.shape, self.reflectors
@@ -213,19 +219,6 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
             if regularizer is not None:
                 variable.regularizer = _Penalty(regularizer, value)
 
-    def _check_regularizers(self):
-        if self.sigma_regularizer and self.sigma_mode == "fixed":
-            raise ValueError(
-                "Argument `sigma_regularizer` has nothing to act on. Expected "
-                "None with sigma_mode='fixed', Received: "
-                f"sigma_regularizer={self.sigma_regularizer}"
-            )
-        if self.matrix_regularizer and not self.reflectors[0]:
-            raise ValueError(
-                "Argument `matrix_regularizer` needs at least one reflector "
-                f"in U. Received: reflectors={self.reflectors}"
-            )
-
     @staticmethod
     def _check_shape(shape):
         valid = (
@@ -237,6 +230,29 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
             raise ValueError(
                 "Argument `shape` must be a pair of positive integers "
                 f"(n_in, n_out). Received: shape={shape}"
+            )
+
+
+def check_penalties(m_u, sigma_mode, sigma_regularizer, **of_matrix):
+    """Raises where a regularizer has no weight to be attached to.
+
+    Args:
+        m_u: Integer, the number of reflectors of U.
+        sigma_mode: String.
+        sigma_regularizer: Keras regularizer or `None`.
+        **of_matrix: The regularizer of the matrix, by its name for a user.
+    """
+    if sigma_regularizer and sigma_mode == "fixed":
+        raise ValueError(
+            "Argument `sigma_regularizer` has nothing to act on. Expected "
+            "None with sigma_mode='fixed', Received: "
+            f"sigma_regularizer={sigma_regularizer}"
+        )
+    for name, regularizer in of_matrix.items():
+        if regularizer and not m_u:
+            raise ValueError(
+                f"Argument `{name}` needs at least one reflector in U. "
+                f"Expected None with m_u=0, Received: {name}={regularizer}"
             )
 
 

@@ -5,6 +5,7 @@ import tempfile
 from keras import ops
 from keras import tree
 
+from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.spectralize.selection import parts_of
 
 
@@ -22,10 +23,12 @@ def carry_over(layer, clone):
             "a layer made from its configuration has other weights. Expected "
             f"shapes {shapes}, Received: {received}"
         )
+    # From the outside in: a layer hands what it is told to its parts.
+    for old, new in zip(layer._flatten_layers(), clone._flatten_layers()):
+        carry_trainable(old, new)
     for old, new in zip(layer.weights, clone.weights):
         new.assign(ops.copy(old))
-        if new.trainable != old.trainable:
-            new.trainable = old.trainable
+        carry_trainable(old, new)
     carry_states(layer, clone)
     if hasattr(layer, "finalize_state"):
         _carry_adapted(layer, clone)

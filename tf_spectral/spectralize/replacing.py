@@ -39,17 +39,15 @@ def _from_simple_rnn(
         reflectors,
         (sigma_mode, sigma_center, sigma_radius),
     )
-    new = SpectralRNN.like(
+    return SpectralRNN.from_simple_rnn(
         layer,
-        without=("recurrent_initializer", "recurrent_constraint"),
         reflectors=reflectors,
         sigma_center=center,
         sigma_radius=radius,
         sigma_mode=sigma_mode,
+        exact=exact,
         **kwargs,
     )
-    new.conversion_residual = new.cell.recurrent.assign_matrix(kernel, exact)
-    return new
 
 
 def _gated(layer_class):
