@@ -62,6 +62,7 @@ def parse_arguments():
     add("--frequent", type=int, default=1000, help="words always summed")
     add("--samples", type=int, default=500, help="others that are drawn")
     add("--seed", type=int, default=0)
+    add("--timings", action="store_true", help="time a step, no training")
     add("--out", type=pathlib.Path, default=pathlib.Path("results/ptb"))
     return parser.parse_args()
 
@@ -160,24 +161,30 @@ def perplexity(model, tokens, args):
     return float(np.exp(loss))
 
 
-def train(row, parts, counts, args):
-    """Fits one row of the table; returns what stands in it."""
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(args.seed)
+def compiled(row, counts, args, batches=1):
+    """The network of a row; its rate falls after so many batches."""
     cell, layers, units, *_ = TABLE_3[row]
-    folder = args.out / row
-    common.write_command(folder, args)
-    x, y = datasets.stateful_batches(parts[0], args.batch, args.steps)
     model = LanguageModel(cell, layers, units, counts, args)
     model.build((args.batch, args.steps))
     rate = keras.optimizers.schedules.ExponentialDecay(
-        args.learning_rate, len(x) // args.batch, args.decay, staircase=True
+        args.learning_rate, batches, args.decay, staircase=True
     )
     model.compile(
         optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
         # XLA makes Keras' own layers slower here: 142 for 101 ms a step.
         jit_compile=cell == "spectral",
     )
+    return model
+
+
+def train(row, parts, counts, args):
+    """Fits one row of the table; returns what stands in it."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(args.seed)
+    folder = args.out / row
+    common.write_command(folder, args)
+    x, y = datasets.stateful_batches(parts[0], args.batch, args.steps)
+    model = compiled(row, counts, args, len(x) // args.batch)
     fitting.fit_epochs(
         model,
         x,
@@ -221,10 +228,28 @@ def table(out):
     return "\n".join(lines) + "\n"
 
 
+def print_timings(tokens, counts, args):
+    """Median milliseconds of a training step by sample and by all words."""
+    x, y = datasets.stateful_batches(tokens, args.batch, args.steps)
+    x, y = x[: args.batch], y[: args.batch]
+    whole = argparse.Namespace(**{**vars(args), "frequent": len(counts)})
+    for row in args.rows:
+        steps = {
+            name: common.training_step(compiled(row, counts, options), x, y)
+            for name, options in (("sample", args), ("all words", whole))
+        }
+        seconds = common.median_seconds(steps)
+        for name, second in seconds.items():
+            print(f"{row:>11}, {name:<9}: {1e3 * second:.0f} ms a step")
+
+
 def main():
     args = parse_arguments()
     *parts, vocabulary = datasets.penn_treebank(args.folder)
     counts = np.bincount(parts[0], minlength=len(vocabulary))
+    if args.timings:
+        print_timings(parts[0], counts, args)
+        return
     for row in args.rows:
         train(row, parts, counts, args)
         (args.out / "table.md").write_text(table(args.out))
