@@ -66,8 +66,8 @@ def table(rows, names, cells):
         cells: List of names of cells.
 
     Returns:
-        String. For each cell the mean over seeds (and the deviation), the
-        paper's accuracy, and both numbers of weights. The last line has the
+        String. For each cell the mean over seeds (and the deviation of
+        several), the paper's accuracy, and both numbers of weights. The last line has the
         means over the sets that the paper has.
     """
     head = " | ".join(
@@ -104,7 +104,8 @@ def _columns(mine, paper, weights):
     if not mine:
         return ["", "", ""]
     values = [float(row["accuracy"]) for row in mine]
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    ours = f"{np.mean(values):.3f} ({deviation:.3f})"
+    ours = f"{np.mean(values):.3f}"
+    if len(values) > 1:
+        ours += f" ({np.std(values, ddof=1):.3f})"
     counts = f"{mine[0]['weights']} / {weights or '-'}"
     return [ours, "-" if paper is None else f"{paper:.3f}", counts]
