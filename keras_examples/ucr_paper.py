@@ -67,8 +67,8 @@ def table(rows, names, cells):
 
     Returns:
         String. For each cell the mean over seeds (and the deviation of
-        several), the paper's accuracy, and both numbers of weights. The last line has the
-        means over the sets that the paper has.
+        several), the paper's accuracy, and both numbers of weights. The last
+        line has the means over the sets that the paper has.
     """
     head = " | ".join(
         f"{NAMES[cell]}: ours | paper | weights" for cell in cells
