@@ -5,12 +5,10 @@
 
 Figure 5 of Zhang et al. (2018): a plain MLP, a residual network with blocks of
 two layers, and both with `SpectralDense` in the place of `Dense`, 30 to 100
-layers of 128. The plain MLP is not expected to train at 100 layers. In the
-Spectral-MLP all singular values stay near 1 and the activation takes little
-away; in a residual branch they stay near 0, so that each block starts as the
-identity. Test
-accuracy is that of the best validation epoch. A stopped run goes on where it
-was when the same command is given again.
+layers of 128. Singular values stay near `--sigma-center`, and in the second
+layer of a residual branch near 0, so that each block starts as the identity.
+Test accuracy is that of the best validation epoch. A stopped run goes on where
+it was when the same command is given again.
 """
 
 import argparse
@@ -29,7 +27,7 @@ from tf_spectral.layers import SpectralDense
 KINDS = ("mlp", "resnet", "spectral_mlp", "spectral_resnet")
 DEFAULTS = {
     "digits": {"layers": 30, "batch": 32, "epochs": 40, "learning_rate": 1e-3},
-    "mnist": {"layers": 100, "batch": 128, "epochs": 12, "learning_rate": 3e-4},
+    "mnist": {"layers": 100, "batch": 128, "epochs": 6, "learning_rate": 1e-3},
 }
 DEFAULTS["fashion_mnist"] = DEFAULTS["mnist"]
 
@@ -46,9 +44,9 @@ def parse_arguments():
     add("--units", type=int, default=128)
     add("--reflectors", type=int, default=16)
     add("--reflector-scale", type=float, default=0.1)
-    add("--sigma-center", type=float, default=1.0, help="of the Spectral-MLP")
+    add("--sigma-center", type=float, default=1.06)
     add("--sigma-radius", type=float, default=0.1)
-    add("--slope", type=float, default=0.9, help="of the leaky ReLU")
+    add("--slope", type=float, default=0.2, help="of the leaky ReLU")
     add("--batch", type=int)
     add("--epochs", type=int)
     add("--learning-rate", type=float)

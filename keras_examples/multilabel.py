@@ -40,7 +40,7 @@ def parse_arguments():
     add("--dropout", type=float, default=0.1)
     add("--reflectors", type=int, default=16)
     add("--reflector-scale", type=float, default=0.1)
-    add("--sigma-center", type=float, default=1.0, help="of the Spectral-MLP")
+    add("--sigma-center", type=float, default=1.06)
     add("--sigma-radius", type=float, default=0.1)
     add("--slope", type=float, default=0.2, help="of the leaky ReLU")
     add("--batch", type=int, default=128)
