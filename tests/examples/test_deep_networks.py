@@ -78,8 +78,9 @@ def test_deep_mlp_on_digits(tmp_path, monkeypatch):
     with (tmp_path / "spectral_mlp_4" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
-    assert all(0.9 <= float(row["sigma_min"]) <= 1 for row in rows)
-    assert all(1 <= float(row["sigma_max"]) <= 1.1 for row in rows)
+    # The defaults: 1.06, give or take 0.1.
+    assert all(0.96 <= float(row["sigma_min"]) <= 1.06 for row in rows)
+    assert all(1.06 <= float(row["sigma_max"]) <= 1.16 for row in rows)
 
 
 def write_labels(folder):
