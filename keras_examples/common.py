@@ -155,14 +155,14 @@ def training_step(model, x, y):
 
 
 def count_weights(model):
-    """How many numbers a model learns from.
+    """How many numbers of a model act; Keras counts all that are there."""
+    return model.count_params() - count_idle(model)
 
-    Keras counts the whole arrays of reflectors; what stands in the k-th of
-    them before its k-th entry never acts.
-    """
-    parts = [x for x in model._flatten_layers() if isinstance(x, SVD)]
-    unused = sum(m * (m - 1) // 2 for x in parts for m in x.reflectors)
-    return model.count_params() - unused
+
+def count_idle(layer):
+    """How many entries of reflectors stand before where theirs begin."""
+    parts = [x for x in layer._flatten_layers() if isinstance(x, SVD)]
+    return sum(m * (m - 1) // 2 for x in parts for m in x.reflectors)
 
 
 def run_all(plan, run, args, key):

@@ -39,34 +39,25 @@ def fit_epochs(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log, best = folder / "log.csv", folder / "best.weights.h5"
-    backup = folder / "backup"
     least = monitor.endswith("loss")
-    done, threshold = completed_epochs(backup), None
+    done, threshold = completed_epochs(folder / "backup"), None
     if done:
         column = plotting.read_log(log)[monitor]
         threshold = np.nanmin(column) if least else np.nanmax(column)
     else:
         best.unlink(missing_ok=True)
+    keep = keras.callbacks.ModelCheckpoint(
+        best,
+        monitor=monitor,
+        mode="min" if least else "max",
+        save_best_only=True,
+        save_weights_only=True,
+        initial_value_threshold=threshold,
+    )
     model.fit(
         x,
         y,
-        callbacks=[
-            *callbacks,
-            *spectrum_monitors(model),
-            SecondsLogger(),
-            keras.callbacks.ModelCheckpoint(
-                best,
-                monitor=monitor,
-                mode="min" if least else "max",
-                save_best_only=True,
-                save_weights_only=True,
-                initial_value_threshold=threshold,
-            ),
-            keras.callbacks.CSVLogger(log, append=done > 0),
-            keras.callbacks.TerminateOnNaN(),
-            # Last: what it calls done is in the log already.
-            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
-        ],
+        callbacks=[*callbacks, *_watchers(model), keep, *_savers(folder)],
         **fit_options,
     )
     if best.exists():
@@ -100,8 +91,7 @@ def fit_stream(
         Path of the CSV log.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    backup, log = folder / "backup", folder / "log.csv"
-    done = completed_epochs(backup)
+    log, done = folder / "log.csv", completed_epochs(folder / "backup")
     if not done:
         log.unlink(missing_ok=True)
     model.fit(
@@ -109,18 +99,26 @@ def fit_stream(
         steps_per_epoch=steps,
         epochs=math.ceil(iterations / steps),
         shuffle=False,
-        callbacks=[
-            *callbacks,
-            *spectrum_monitors(model),
-            SecondsLogger(),
-            keras.callbacks.CSVLogger(log, append=done > 0),
-            keras.callbacks.TerminateOnNaN(),
-            # Last: what it calls done is in the log already.
-            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
-        ],
+        callbacks=[*callbacks, *_watchers(model), *_savers(folder)],
         **fit_options,
     )
     return log
+
+
+def _watchers(model):
+    return [*spectrum_monitors(model), SecondsLogger()]
+
+
+def _savers(folder):
+    backup = folder / "backup"
+    return [
+        keras.callbacks.CSVLogger(
+            folder / "log.csv", append=completed_epochs(backup) > 0
+        ),
+        keras.callbacks.TerminateOnNaN(),
+        # Last: what it calls done is in the log already.
+        keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
+    ]
 
 
 def spectrum_monitors(model):

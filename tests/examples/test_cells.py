@@ -1,5 +1,7 @@
 """Recurrent layers by name, as the options `--cell` of the examples take."""
 
+import argparse
+
 import common
 import keras
 import numpy as np
@@ -44,8 +46,6 @@ def test_the_activation_is_that_of_spectral_cells():
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
-    import argparse
-
     args = argparse.Namespace(units=5, out=tmp_path, cell=["spectral"])
     common.write_command(tmp_path, args)
     (tmp_path / "runs.csv").write_text("")

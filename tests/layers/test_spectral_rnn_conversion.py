@@ -1,0 +1,142 @@
+"""SpectralRNN from and to SimpleRNN."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.helpers import assert_close
+from tests.layers import contract
+from tests.layers.contract import CLOSE
+from tests.layers.contract import normal
+from tests.layers.spectral_rnn import FEATURES
+from tests.layers.spectral_rnn import UNITS
+from tests.layers.spectral_rnn import array
+from tests.layers.spectral_rnn import make
+from tests.layers.spectral_rnn import randomize
+from tf_spectral.layers import SpectralRNN
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    with contract.everything_in(contract.DTYPE):
+        yield
+
+
+@pytest.mark.parametrize("use_bias", (True, False))
+def test_from_simple_rnn_and_back(use_bias):
+    simple = keras.layers.SimpleRNN(
+        UNITS,
+        use_bias=use_bias,
+        activation="sigmoid",
+        return_sequences=True,
+        go_backwards=True,
+        recurrent_dropout=0.1,
+        name="simple",
+    )
+    simple.build((None, None, FEATURES))
+    simple.set_weights(
+        [normal(*w.shape, seed=i) for i, w in enumerate(simple.weights)]
+    )
+    layer = SpectralRNN.from_simple_rnn(simple)
+    assert layer.name == "simple"
+    assert layer.recurrent_dropout == 0.1
+    x = normal(4, 5, FEATURES)
+    assert_close(array(layer(x)), array(simple(x)), CLOSE)
+    matrix = array(simple.cell.recurrent_kernel)
+    assert_close(array(layer.recurrent_matrix()), matrix, CLOSE)
+    again = layer.to_simple_rnn()
+    assert type(again) is keras.layers.SimpleRNN
+    expected = {**simple.get_config(), "recurrent_initializer": None}
+    assert {**again.get_config(), "recurrent_initializer": None} == expected
+    for a, b in zip(again.weights, simple.weights, strict=True):
+        assert_close(array(a), array(b), CLOSE)
+
+
+def test_from_simple_rnn_with_bounds():
+    options = {"sigma_mode": "sigmoid", "sigma_radius": 0.3}
+    source = randomize(make(**options))
+    layer = SpectralRNN.from_simple_rnn(source.to_simple_rnn(), **options)
+    actual = array(layer.recurrent_matrix())
+    assert_close(actual, array(source.recurrent_matrix()), max(CLOSE, 1e-6))
+
+
+def test_from_simple_rnn_with_as_many_reflectors_as_the_rank():
+    simple = keras.layers.SimpleRNN(UNITS)
+    simple.build((None, None, FEATURES))
+    matrix = normal(UNITS, 2) @ normal(2, UNITS, seed=1)
+    simple.cell.recurrent_kernel.assign(matrix)
+    layer = SpectralRNN.from_simple_rnn(simple, reflectors=2)
+    assert layer.cell.recurrent.reflectors == (2, 2)
+    assert_close(array(layer.recurrent_matrix()), matrix, CLOSE)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: SpectralRNN(UNITS),
+        lambda: make(activation="modrelu"),
+        lambda: make(trainable_initial_state=True),
+    ],
+    ids=("unbuilt", "modrelu", "initial_state"),
+)
+def test_to_simple_rnn_refuses(layer):
+    with pytest.raises(
+        ValueError, match="(?s)(built|activation|initial state).*Received"
+    ):
+        layer().to_simple_rnn()
+
+
+def test_from_simple_rnn_refuses_other_layers():
+    dense = keras.layers.Dense(2)
+    dense.build((None, 2))
+    for layer in (dense, keras.layers.SimpleRNN(2), None):
+        with pytest.raises(ValueError, match="(?s)`layer`.*Received"):
+            SpectralRNN.from_simple_rnn(layer)
+
+
+@pytest.mark.parametrize(
+    "options,name",
+    [
+        ({"reflectors": 2}, "reflectors"),
+        ({"reflectors": 7}, "reflectors"),
+        ({"sigma_mode": "sigmoid"}, "sigma_mode"),
+        ({"sigma_mode": "fixed"}, "sigma_mode"),
+    ],
+)
+def test_from_simple_rnn_refuses_what_it_cannot_hold(options, name):
+    simple = keras.layers.SimpleRNN(UNITS)
+    simple.build((None, None, FEATURES))
+    simple.cell.recurrent_kernel.assign(normal(UNITS, UNITS))
+    with pytest.raises(ValueError, match=f"(?s){name}"):
+        SpectralRNN.from_simple_rnn(simple, **options)
+
+
+def test_from_simple_rnn_by_the_nearest_fit():
+    simple = keras.layers.SimpleRNN(UNITS)
+    simple.build((None, None, FEATURES))
+    kernel = normal(UNITS, UNITS)
+    simple.cell.recurrent_kernel.assign(kernel)
+    layer = SpectralRNN.from_simple_rnn(simple, reflectors=2, exact=False)
+    error = np.linalg.norm(array(layer.recurrent_matrix()) - kernel)
+    expected = error / np.linalg.norm(kernel)
+    assert 1e-3 < expected < 1.0
+    assert_close(layer.conversion_residual, expected, 1e-5)
+
+
+def test_from_simple_rnn_keeps_what_is_frozen():
+    simple = keras.layers.SimpleRNN(UNITS)
+    simple.build((None, None, FEATURES))
+    simple.cell.recurrent_kernel.trainable = False
+    simple.cell.bias.trainable = False
+    layer = SpectralRNN.from_simple_rnn(simple)
+    assert [v.name for v in layer.trainable_variables] == ["kernel"]
+    cell = layer.to_simple_rnn().cell
+    assert cell.kernel.trainable
+    assert not cell.bias.trainable and not cell.recurrent_kernel.trainable
+
+
+def test_from_simple_rnn_refuses_activations_with_weights():
+    simple = keras.layers.SimpleRNN(UNITS, activation=keras.layers.PReLU())
+    simple(np.ones((2, 3, FEATURES)))
+    with pytest.raises(ValueError, match="trainable activation"):
+        SpectralRNN.from_simple_rnn(simple)
