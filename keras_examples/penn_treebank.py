@@ -52,6 +52,7 @@ def parse_arguments():
     add("--reflectors", type=int, default=32)
     add("--reflector-scale", type=float, default=0.1)
     add("--sigma-radius", type=float, default=0.1)
+    add("--activation", default="leaky_relu", help="of Spectral-RNN")
     add("--dropout", type=float, default=0.2, help="with two layers")
     add("--steps", type=int, default=300, help="words of a sequence")
     add("--batch", type=int, default=10)
@@ -84,6 +85,7 @@ class LanguageModel(keras.Model):
                         args.reflector_scale
                     ),
                 },
+                activation=args.activation,
                 return_sequences=True,
                 stateful=True,
             )

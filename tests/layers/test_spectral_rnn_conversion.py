@@ -111,6 +111,60 @@ def test_from_simple_rnn_refuses_what_it_cannot_hold(options, name):
         SpectralRNN.from_simple_rnn(simple, **options)
 
 
+def stock_with(kernel, **options):
+    simple = keras.layers.SimpleRNN(UNITS, **options)
+    simple.build((None, None, FEATURES))
+    simple.cell.recurrent_kernel.assign(kernel)
+    return simple
+
+
+@pytest.mark.parametrize("sigma_mode", ("sigmoid", "clip", "free"))
+def test_from_stock_chooses_bounds_that_hold(sigma_mode):
+    simple = stock_with(0.3 * normal(UNITS, UNITS), activation="sigmoid")
+    layer = SpectralRNN.from_stock(simple, sigma_mode=sigma_mode)
+    x = normal(4, 5, FEATURES)
+    assert_close(array(layer(x)), array(simple(x)), max(CLOSE, 1e-6))
+    again = layer.to_stock()
+    assert type(again) is keras.layers.SimpleRNN
+    assert_close(array(again(x)), array(simple(x)), max(CLOSE, 1e-6))
+
+
+def test_from_stock_of_an_orthogonal_matrix_centers_at_one():
+    orthogonal, _ = np.linalg.qr(normal(UNITS, UNITS))
+    layer = SpectralRNN.from_stock(stock_with(orthogonal))
+    config = layer.get_config()
+    assert_close(config["sigma_center"], 1.0, 1e-5)
+    assert_close(config["sigma_radius"], 0.01, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "options,name",
+    [
+        ({"reflectors": 7}, "reflectors"),
+        ({"reflectors": 2}, "reflectors"),
+        ({"sigma_center": 1.0, "sigma_radius": 0.1}, "sigma_radius"),
+        ({"sigma_center": 0.1}, "sigma_center"),
+        ({"sigma_center": "auto"}, "sigma_center"),
+    ],
+)
+def test_from_stock_refuses_what_it_cannot_hold(options, name):
+    simple = stock_with(normal(UNITS, UNITS))
+    with pytest.raises(ValueError, match=name) as error:
+        SpectralRNN.from_stock(simple, **options)
+    assert "Received" in str(error.value)
+
+
+def test_from_stock_refuses_other_layers():
+    class Subclass(keras.layers.SimpleRNN):
+        pass
+
+    subclass = Subclass(UNITS)
+    subclass.build((None, None, FEATURES))
+    for layer in (subclass, keras.layers.SimpleRNN(UNITS), None):
+        with pytest.raises(ValueError, match="(?s)`layer`.*Received"):
+            SpectralRNN.from_stock(layer)
+
+
 def test_from_simple_rnn_by_the_nearest_fit():
     simple = keras.layers.SimpleRNN(UNITS)
     simple.build((None, None, FEATURES))

@@ -1,10 +1,15 @@
 """SpectralRNN: a recurrent layer whose gradients neither explode nor vanish."""
 
+from keras import layers
+from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral.layers.conversion import bounds_for
 from tf_spectral.layers.conversion import carry_trainable
+from tf_spectral.layers.conversion import check_stock
 from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
 from tf_spectral.layers.spectral_rnn_cell import SpectralRNNCell
+from tf_spectral.linalg.checks import working_dtype
 
 _EXPLICIT = (
     "reflectors",
@@ -139,6 +144,58 @@ class SpectralRNN(LikeSimpleRNN):
         return self.cell.singular_values()
 
     @classmethod
+    def from_stock(
+        cls,
+        layer,
+        reflectors=None,
+        sigma_center=None,
+        sigma_radius=None,
+        sigma_mode="sigmoid",
+        exact=True,
+        **kwargs,
+    ):
+        """A `SpectralRNN` that computes what a built `SimpleRNN` does.
+
+        As `from_simple_rnn`, but with bounds that are chosen to hold the
+        singular values of the recurrent kernel, as the `from_stock` of the
+        other spectral layers does.
+
+        Args:
+            layer: Built `keras.layers.SimpleRNN`, and of no subclass of it.
+            reflectors: As for the constructor; `None` reaches any matrix.
+            sigma_center: As for the constructor. `None` takes the middle of
+                the singular values, or 0 where they come close to zero.
+            sigma_radius: As for the constructor. `None` takes a tenth more
+                than the singular values need, and at least a hundredth of the
+                center.
+            sigma_mode: As for the constructor. Defaults to `"sigmoid"`.
+            exact: As for `from_simple_rnn`. Defaults to `True`.
+            **kwargs: Other arguments of the constructor, in place of those of
+                `layer`.
+
+        Raises:
+            ValueError: If the layer cannot be converted, if no radius below
+                the given center is wide enough, or if `exact` and the
+                reflectors are too few or the bounds too narrow.
+        """
+        check_stock(layer, layers.SimpleRNN)
+        kernel = ops.convert_to_tensor(layer.cell.recurrent_kernel)
+        center, radius = bounds_for(
+            {"recurrent kernel": ops.cast(kernel, working_dtype(kernel.dtype))},
+            reflectors,
+            (sigma_mode, sigma_center, sigma_radius),
+        )
+        return cls.from_simple_rnn(
+            layer,
+            reflectors=reflectors,
+            sigma_center=center,
+            sigma_radius=radius,
+            sigma_mode=sigma_mode,
+            exact=exact,
+            **kwargs,
+        )
+
+    @classmethod
     def from_simple_rnn(
         cls, layer, reflectors=None, sigma_mode="free", exact=True, **kwargs
     ):
@@ -179,3 +236,7 @@ class SpectralRNN(LikeSimpleRNN):
         layer = super().to_simple_rnn()
         carry_trainable(self.cell.recurrent, layer.cell.recurrent_kernel)
         return layer
+
+    def to_stock(self):
+        """As `to_simple_rnn`, by the name that all spectral layers share."""
+        return self.to_simple_rnn()

@@ -4,7 +4,6 @@ Each table gives, for a class, the function that converts a layer of it.
 """
 
 from keras import layers as stock
-from keras import ops
 
 from tf_spectral.layers import SpectralConv1D
 from tf_spectral.layers import SpectralConv2D
@@ -12,45 +11,12 @@ from tf_spectral.layers import SpectralDense
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
-from tf_spectral.layers.conversion import bounds_for
-from tf_spectral.layers.conversion import check_stock
 from tf_spectral.layers.conversion import usable_reflectors
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.spectralize.carrying import carry_states
 from tf_spectral.spectralize.carrying import own_weights
 
 
-def _from_simple_rnn(
-    layer,
-    reflectors=None,
-    sigma_center=None,
-    sigma_radius=None,
-    sigma_mode="sigmoid",
-    exact=True,
-    **kwargs,
-):
-    """As the `from_stock` of the other layers, which `SpectralRNN` lacks."""
-    check_stock(layer, stock.SimpleRNN)
-    kernel = ops.convert_to_tensor(layer.cell.recurrent_kernel)
-    kernel = ops.cast(kernel, working_dtype(kernel.dtype))
-    reflectors = usable_reflectors(reflectors, layer.units, layer.units)
-    center, radius = bounds_for(
-        {"recurrent kernel": kernel},
-        reflectors,
-        (sigma_mode, sigma_center, sigma_radius),
-    )
-    return SpectralRNN.from_simple_rnn(
-        layer,
-        reflectors=reflectors,
-        sigma_center=center,
-        sigma_radius=radius,
-        sigma_mode=sigma_mode,
-        exact=exact,
-        **kwargs,
-    )
-
-
-def _gated(layer_class):
+def _recurrent(layer_class):
     def from_stock(layer, reflectors=None, **kwargs):
         reflectors = usable_reflectors(reflectors, layer.units, layer.units)
         return layer_class.from_stock(layer, reflectors=reflectors, **kwargs)
@@ -62,15 +28,15 @@ TO_SPECTRAL = {
     stock.Dense: SpectralDense.from_stock,
     stock.Conv1D: SpectralConv1D.from_stock,
     stock.Conv2D: SpectralConv2D.from_stock,
-    stock.SimpleRNN: _from_simple_rnn,
-    stock.LSTM: _gated(SpectralLSTM),
-    stock.GRU: _gated(SpectralGRU),
+    stock.SimpleRNN: _recurrent(SpectralRNN),
+    stock.LSTM: _recurrent(SpectralLSTM),
+    stock.GRU: _recurrent(SpectralGRU),
 }
 TO_STOCK = {
     SpectralDense: SpectralDense.to_stock,
     SpectralConv1D: SpectralConv1D.to_stock,
     SpectralConv2D: SpectralConv2D.to_stock,
-    SpectralRNN: SpectralRNN.to_simple_rnn,
+    SpectralRNN: SpectralRNN.to_stock,
     SpectralLSTM: SpectralLSTM.to_stock,
     SpectralGRU: SpectralGRU.to_stock,
 }
