@@ -25,6 +25,7 @@ def options(**changes):
             "reflectors": 32,
             "reflector_scale": 0.1,
             "sigma_radius": 0.1,
+            "activation": "tanh",
             "dropout": 0.0,
             "frequent": 5,
             "samples": 4,
