@@ -25,6 +25,7 @@ NOT_SETTINGS = (
     "method",
     "kind",
     "layers",
+    "noise",
     "rows",
     "sets",
     "seeds",

@@ -40,7 +40,7 @@ def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch, capsys):
     with (data / "Padded" / "Padded_TRAIN.tsv").open("a") as file:
         file.write("1" + "\tNaN" * 8 + "\n")
     arguments = ("--folder", data, "--out", out, "--seeds", 1, "--epochs", 2)
-    arguments = (*arguments, "--units", 4, "--reflectors", 2)
+    arguments = (*arguments, "--units", 4, "--reflectors", 2, "--noise", 0.5)
     run(monkeypatch, *arguments)
     with (out / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -82,3 +82,20 @@ def test_the_best_epoch_has_the_least_error_then_the_least_loss():
     for epoch, row in enumerate(logs):
         ucr.SmallestError().on_epoch_end(epoch, row)
     assert np.argmin([row["val_error"] for row in logs]) == 2
+
+
+def test_the_noise_is_chosen_by_the_mean_validation_error():
+    def rows(cell, noise, *validations):
+        return [
+            {"set": "A", "cell": cell, "noise": noise, "validation": value}
+            for value in validations
+        ]
+
+    best = rows("lstm", "0.3", "0.9", "0.5")
+    most = rows("simple", "0.6", "0.4", "0.2")
+    others = (
+        rows("lstm", "0.0", "0.6", "0.7")
+        + rows("lstm", "0.6", "0.8", "0.5")
+        + rows("simple", "0.0", "0.2", "0.4")
+    )
+    assert ucr.chosen([*others[:2], *best, *others[2:], *most]) == best + most
