@@ -51,6 +51,7 @@ def parse_arguments():
     add("--folder", help="default: $TF_SPECTRAL_DATA/ptb")
     add("--reflectors", type=int, default=32)
     add("--reflector-scale", type=float, default=0.1)
+    add("--sigma-center", type=float, default=1.0)
     add("--sigma-radius", type=float, default=0.1)
     add("--activation", default="leaky_relu", help="of Spectral-RNN")
     add("--dropout", type=float, default=0.2, help="with two layers")
@@ -79,6 +80,7 @@ class LanguageModel(keras.Model):
                 units,
                 {
                     "reflectors": args.reflectors,
+                    "sigma_center": args.sigma_center,
                     "sigma_radius": args.sigma_radius,
                     # One of its own each: an initializer draws once.
                     "reflector_initializer": GaussianReflectors(
