@@ -49,6 +49,7 @@ test-lowest:
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/recurrent.py
+	$(BIN)/python benchmarks/dense.py
 	$(BIN)/python benchmarks/optimizers.py
 	$(BIN)/python benchmarks/orthogonal.py
 

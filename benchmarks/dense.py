@@ -2,6 +2,7 @@
 
     python benchmarks/dense.py                         # the table
     python benchmarks/dense.py --units 512 --batch 32 --reflectors 8
+    python benchmarks/dense.py --sides dense low_rank matrix
 
 All sides of a row are timed in turn in one process; each number is the median
 of at least five runs. On TensorFlow each side runs with XLA and without, and
@@ -33,7 +34,6 @@ SIZES = (
     (1024, 1024, 16),
     (1024, 1024, 64),
 )
-SIDES = ("dense", "spectral", "low_rank", "matrix")
 FORMS = {"spectral": "auto", "low_rank": "low_rank", "matrix": "dense"}
 
 
@@ -54,12 +54,12 @@ def make_step(side, units, batch, reflectors, layers, jit):
     return lambda: model.train_on_batch(x, y)
 
 
-def measure(size, layers, repeats):
+def measure(size, sides, layers, repeats):
     """Seconds of each side and whether XLA was the faster one."""
     compilations = (False, True) if BACKEND == "tensorflow" else ("auto",)
     steps = {
         (side, jit): make_step(side, *size, layers, jit)
-        for side in SIDES
+        for side in sides
         for jit in compilations
     }
     best = {}
@@ -76,6 +76,13 @@ def main():
     )
     for name in ("units", "batch", "reflectors"):
         parser.add_argument(f"--{name}", type=int, help="all three, or none")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=("dense", *FORMS),
+        default=("dense", "spectral"),
+        help="`dense` among them; the others by their form",
+    )
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
@@ -83,16 +90,18 @@ def main():
     sizes = SIZES if None in given else (given,)
     print(machine())
     print(f"\n{args.layers} layers, milliseconds a step, and time / Dense\n")
-    print("| units, batch, m | " + " | ".join(SIDES) + " |")
-    print("|---" * (len(SIDES) + 1) + "|")
+    print("| units, batch, m | " + " | ".join(args.sides) + " |")
+    print("|---" * (len(args.sides) + 1) + "|")
     for size in sizes:
-        best = measure(size, args.layers, args.repeats)
+        best = measure(size, args.sides, args.layers, args.repeats)
         cells = (
             f"{1e3 * value:.2f}{' xla' if jit else ''} "
             f"**{value / best['dense'][0]:.2f}**"
             for value, jit in best.values()
         )
-        print(f"| {', '.join(map(str, size))} | {' | '.join(cells)} |")
+        print(
+            f"| {', '.join(map(str, size))} | {' | '.join(cells)} |", flush=True
+        )
 
 
 if __name__ == "__main__":
