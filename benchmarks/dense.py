@@ -87,6 +87,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     given = (args.units, args.batch, args.reflectors)
+    if None in given and any(given):
+        parser.error("--units, --batch and --reflectors go together")
     sizes = SIZES if None in given else (given,)
     print(machine())
     print(f"\n{args.layers} layers, milliseconds a step, and time / Dense\n")
