@@ -177,6 +177,20 @@ def test_softmax_and_layers_before():
     assert_close(ratio, 2 * math.log(bound), 1e-5)
 
 
+def test_masked_steps_are_left_out():
+    x = X.copy()
+    x[: len(x) // 2, -2:] = 0.0
+    model = compiled(SpectralRNN(6), layers.Masking())
+    monitor = GeneralizationMonitor(x, Y, quantile=0.5)
+    model.fit(x, Y, callbacks=[monitor], verbose=0)
+    margins = class_margins(model.predict(x, verbose=0), Y)
+    margin = monitor.history["generalization/margin"][-1]
+    assert_close(margin, np.quantile(margins, 0.5), 1e-5)
+    unmasked = model.layers[2](model.layers[1](x))
+    others = class_margins(numpy_of(unmasked), Y)
+    assert abs(np.quantile(others, 0.5) - margin) > 1e-4
+
+
 def test_history_and_every(tmp_path):
     monitor = GeneralizationMonitor(X, Y, margin=1.0, every=2)
     logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
