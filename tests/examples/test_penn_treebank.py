@@ -24,7 +24,7 @@ def options(**changes):
         **{
             "reflectors": 32,
             "reflector_scale": 0.1,
-            "sigma_center": 0.9,
+            "sigma_center": None,
             "sigma_radius": 0.1,
             "activation": "tanh",
             "dropout": 0.0,
