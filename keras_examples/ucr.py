@@ -12,8 +12,8 @@ its square root. Accuracy is the test accuracy at the smallest validation
 error, and of epochs that err alike at the smallest validation loss; the mean
 over seeds. Of several deviations of the noise that training adds to the values,
 one is chosen for each set and cell: that of the smallest mean validation error,
-and of equal ones the largest.
-What is finished is kept in `runs.csv`, and a stopped run goes on from there.
+and of equal ones the largest. What is finished is kept in `runs.csv`, and a
+stopped run goes on from there.
 """
 
 import argparse
@@ -82,10 +82,12 @@ def build_model(cell, noise, shape, classes, args, batches):
         "reflector_initializer": GaussianReflectors(args.reflector_scale),
         "trainable_initial_state": True,
     }
+    # Even a layer of no noise would draw a seed, and change the others'.
+    noisy = [keras.layers.GaussianNoise(noise)] if noise else []
     model = keras.Sequential(
         [
             keras.Input(shape),
-            keras.layers.GaussianNoise(noise),
+            *noisy,
             common.recurrent_layer(cell, args.units, options),
             keras.layers.Dense(classes),
         ]

@@ -37,6 +37,18 @@ def options(**changes):
     )
 
 
+@pytest.mark.parametrize("layers,default", [(1, 1.0), (2, 0.9)])
+def test_the_center_and_the_activation_are_those_asked_for(layers, default):
+    for given, center in ((None, default), (0.8, 0.8)):
+        model = penn_treebank.LanguageModel(
+            "spectral", layers, 32, np.ones(10), options(sigma_center=given)
+        )
+        for layer in model.recurrent:
+            config = layer.get_config()
+            assert config["sigma_center"] == center
+            assert config["activation"] == "tanh"
+
+
 @pytest.mark.parametrize("row", penn_treebank.TABLE_3)
 def test_recurrent_weights_are_counted_as_in_the_paper(row):
     cell, layers, units, *_ = penn_treebank.TABLE_3[row]
