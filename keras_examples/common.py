@@ -26,6 +26,7 @@ NOT_SETTINGS = (
     "kind",
     "layers",
     "noise",
+    "rates",
     "rows",
     "sets",
     "seeds",

@@ -2,7 +2,7 @@
 
     python keras_examples/ucr.py                       # every set found
     python keras_examples/ucr.py --sets CBF ECG200 --seeds 5
-    python keras_examples/ucr.py --noise 0 0.3 0.6
+    python keras_examples/ucr.py --rates 1e-3 1e-2 --noise 0 0.3
     python keras_examples/ucr.py --folder my/series    # one's own sets
 
 Table 4 of Zhang et al. (2018): RNN, LSTM, oRNN (one orthogonal factor of 16
@@ -10,10 +10,11 @@ reflectors) and Spectral-RNN (16 in U, 16 in V), all with 32 units. A series of
 length L is read in L / n steps of n values, n the largest divisor of L up to
 its square root. Accuracy is the test accuracy at the smallest validation
 error, and of epochs that err alike at the smallest validation loss; the mean
-over seeds. Of several deviations of the noise that training adds to the values,
-one is chosen for each set and cell: that of the smallest mean validation error,
-and of equal ones the largest. What is finished is kept in `runs.csv`, and a
-stopped run goes on from there.
+over seeds. Of several learning rates, and of several deviations of the noise
+that training adds to the values, one pair is chosen for each set and cell: that
+of the smallest mean validation error, and of equal ones of the smallest mean
+validation loss. What is finished is kept in `runs.csv`, and a stopped run goes
+on from there.
 """
 
 import argparse
@@ -29,10 +30,10 @@ from tf_spectral import datasets
 from tf_spectral.initializers import GaussianReflectors
 
 CELLS = ("simple", "lstm", "ornn", "spectral")
-# Of an epoch: smaller sets are read several times in each.
-LEAST_BATCHES = 10
-KEY = ("set", "cell", "noise", "seed")
-FIELDS = (*KEY, "accuracy", "validation", "epoch", "weights")
+# What is chosen by validation.
+CHOICES = ("learning_rate", "noise")
+KEY = ("set", "cell", *CHOICES, "seed")
+FIELDS = (*KEY, "accuracy", "validation", "loss", "epoch", "weights")
 
 
 def parse_arguments():
@@ -49,10 +50,11 @@ def parse_arguments():
     add("--reflectors", type=int, default=16)
     add("--reflector-scale", type=float, default=0.1)
     add("--sigma-radius", type=float, default=0.1)
+    add("--rates", type=float, nargs="+", default=[3e-3])
     add("--noise", type=float, nargs="+", default=[0.0])
-    add("--epochs", type=int, default=100)
+    add("--epochs", type=int, default=80)
+    add("--batches", type=int, default=50, help="of an epoch, at least")
     add("--batch", type=int, default=32)
-    add("--learning-rate", type=float, default=1e-2)
     add("--out", type=pathlib.Path, default=pathlib.Path("results/ucr"))
     return parser.parse_args()
 
@@ -75,7 +77,7 @@ def load(name, seed, args):
     return parts, len(classes)
 
 
-def build_model(cell, noise, shape, classes, args, batches):
+def build_model(cell, rate, noise, shape, classes, args, batches):
     options = {
         "reflectors": args.reflectors,
         "sigma_radius": args.sigma_radius,
@@ -92,28 +94,27 @@ def build_model(cell, noise, shape, classes, args, batches):
             keras.layers.Dense(classes),
         ]
     )
-    rate = keras.optimizers.schedules.CosineDecay(
-        args.learning_rate, args.epochs * batches
-    )
+    decay = keras.optimizers.schedules.CosineDecay(rate, args.epochs * batches)
     model.compile(
-        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
+        optimizer=keras.optimizers.Adam(decay, clipnorm=1.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     return model
 
 
-def run(name, cell, noise, seed, args):
+def run(name, cell, rate, noise, seed, args):
     """One training; returns a row of `runs.csv`."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     (train, validation, test), classes = load(name, seed, args)
     batch = min(args.batch, len(train[0]))
-    times = math.ceil(LEAST_BATCHES * batch / len(train[0]))
+    # Small sets are read several times in an epoch.
+    times = math.ceil(args.batches * batch / len(train[0]))
     train = [np.concatenate([part] * times) for part in train]
     batches = math.ceil(len(train[0]) / batch)
     shape = train[0].shape[1:]
-    model = build_model(cell, noise, shape, classes, args, batches)
+    model = build_model(cell, rate, noise, shape, classes, args, batches)
     best = keras.callbacks.EarlyStopping(
         monitor="val_error",
         mode="min",
@@ -132,8 +133,8 @@ def run(name, cell, noise, seed, args):
     ).history
     _, accuracy = model.evaluate(*test, len(test[0]), verbose=0)
     epoch = int(np.nanargmin(history["val_error"]))
-    validation = history["val_accuracy"][epoch]
-    row = (name, cell, noise, seed, accuracy, validation, epoch + 1)
+    validation = (history["val_accuracy"][epoch], history["val_loss"][epoch])
+    row = (name, cell, rate, noise, seed, accuracy, *validation, epoch + 1)
     return dict(zip(FIELDS, (*row, common.count_weights(model))))
 
 
@@ -159,21 +160,22 @@ def readable(names, args):
 
 
 def chosen(rows):
-    """The rows with the noise of the least mean validation error."""
+    """The rows with the rate and the noise that validated best."""
     groups = {}
     for row in rows:
         group = groups.setdefault((row["set"], row["cell"]), {})
-        group.setdefault(float(row["noise"]), []).append(row)
+        group.setdefault(tuple(row[c] for c in CHOICES), []).append(row)
 
-    def merit(item):
-        noise, group = item
-        mean = np.mean([float(row["validation"]) for row in group])
-        return round(mean, 9), noise
+    def merit(group):
+        def mean(column):
+            return np.mean([float(row[column]) for row in group])
+
+        return round(mean("validation"), 9), -mean("loss")
 
     return [
         row
         for group in groups.values()
-        for row in max(group.items(), key=merit)[1]
+        for row in max(group.values(), key=merit)
     ]
 
 
@@ -181,10 +183,11 @@ def main():
     args = parse_arguments()
     names = args.sets or readable(datasets.ucr_names(args.folder), args)
     plan = [
-        (name, cell, noise, seed)
+        (name, cell, rate, noise, seed)
         for seed in range(args.seeds)
         for name in names
         for cell in args.cell
+        for rate in args.rates
         for noise in args.noise
     ]
     rows = common.run_all(plan, run, args, key=KEY)

@@ -41,6 +41,7 @@ def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch, capsys):
         file.write("1" + "\tNaN" * 8 + "\n")
     arguments = ("--folder", data, "--out", out, "--seeds", 1, "--epochs", 2)
     arguments = (*arguments, "--units", 4, "--reflectors", 2, "--noise", 0.5)
+    arguments = (*arguments, "--batches", 2)
     run(monkeypatch, *arguments)
     with (out / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -84,18 +85,20 @@ def test_the_best_epoch_has_the_least_error_then_the_least_loss():
     assert np.argmin([row["val_error"] for row in logs]) == 2
 
 
-def test_the_noise_is_chosen_by_the_mean_validation_error():
-    def rows(cell, noise, *validations):
+def test_rate_and_noise_are_chosen_by_error_then_by_loss():
+    def rows(cell, rate, noise, *found):
+        choice = {"learning_rate": rate, "noise": noise}
         return [
-            {"set": "A", "cell": cell, "noise": noise, "validation": value}
-            for value in validations
+            {"set": "A", "cell": cell, **choice, "validation": v, "loss": loss}
+            for v, loss in found
         ]
 
-    best = rows("lstm", "0.3", "0.9", "0.5")
-    most = rows("simple", "0.6", "0.4", "0.2")
+    best = rows("lstm", "0.01", "0.3", ("0.9", "3"), ("0.5", "3"))
+    least = rows("simple", "0.1", "0.6", ("0.4", "1"), ("0.2", "0.1"))
     others = (
-        rows("lstm", "0.0", "0.6", "0.7")
-        + rows("lstm", "0.6", "0.8", "0.5")
-        + rows("simple", "0.0", "0.2", "0.4")
+        rows("lstm", "0.01", "0.0", ("0.6", "0"), ("0.7", "0"))
+        + rows("lstm", "0.1", "0.3", ("0.8", "0"), ("0.5", "0"))
+        + rows("simple", "0.1", "0.0", ("0.2", "0.5"), ("0.4", "0.9"))
     )
-    assert ucr.chosen([*others[:2], *best, *others[2:], *most]) == best + most
+    rows = [*others[:2], *best, *others[2:], *least]
+    assert ucr.chosen(rows) == best + least
