@@ -19,21 +19,9 @@ from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.parametrizations import SVD
 
-# Arguments that do not change a run that was begun.
-NOT_SETTINGS = (
-    "cell",
-    "method",
-    "kind",
-    "layers",
-    "noise",
-    "rates",
-    "rows",
-    "sets",
-    "seeds",
-    "iterations",
-    "out",
-    "export",
-)
+# Arguments that do not change a run that was begun, beside all lists: these say
+# which runs there are.
+NOT_SETTINGS = ("sets", "seeds", "iterations", "out", "export")
 CELLS = (
     "spectral",
     "orthogonal",
@@ -227,7 +215,7 @@ def write_command(folder, args):
     settings = {
         key: str(value)
         for key, value in sorted(vars(args).items())
-        if key not in NOT_SETTINGS
+        if key not in NOT_SETTINGS and not isinstance(value, list)
     }
     begun = (
         fitting.completed_epochs(folder / "backup")

@@ -10,11 +10,11 @@ reflectors) and Spectral-RNN (16 in U, 16 in V), all with 32 units. A series of
 length L is read in L / n steps of n values, n the largest divisor of L up to
 its square root. Accuracy is the test accuracy at the smallest validation
 error, and of epochs that err alike at the smallest validation loss; the mean
-over seeds. Of several learning rates, and of several deviations of the noise
-that training adds to the values, one pair is chosen for each set and cell: that
-of the smallest mean validation error, and of equal ones of the smallest mean
-validation loss. What is finished is kept in `runs.csv`, and a stopped run goes
-on from there.
+over seeds. Of several numbers of epochs, learning rates and deviations of the
+noise that training adds to the values, one triple is chosen for each set and
+cell: that of the smallest mean validation error, and of equal ones of the
+smallest mean validation loss. What is finished is kept in `runs.csv`; a stopped
+run goes on from there, and one with other choices is added.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import pathlib
 import common
 import keras
 import numpy as np
+import tensorflow as tf
 import ucr_paper
 
 from tf_spectral import datasets
@@ -31,9 +32,9 @@ from tf_spectral.initializers import GaussianReflectors
 
 CELLS = ("simple", "lstm", "ornn", "spectral")
 # What is chosen by validation.
-CHOICES = ("learning_rate", "noise")
+CHOICES = ("epochs", "learning_rate", "noise")
 KEY = ("set", "cell", *CHOICES, "seed")
-FIELDS = (*KEY, "accuracy", "validation", "loss", "epoch", "weights")
+FIELDS = (*KEY, "accuracy", "validation", "loss", "best_epoch", "weights")
 
 
 def parse_arguments():
@@ -52,8 +53,8 @@ def parse_arguments():
     add("--sigma-radius", type=float, default=0.1)
     add("--rates", type=float, nargs="+", default=[3e-3])
     add("--noise", type=float, nargs="+", default=[0.0])
-    add("--epochs", type=int, default=80)
-    add("--batches", type=int, default=50, help="of an epoch, at least")
+    add("--epochs", type=int, nargs="+", default=[80])
+    add("--batches", type=int, default=50, help="of an epoch")
     add("--batch", type=int, default=32)
     add("--out", type=pathlib.Path, default=pathlib.Path("results/ucr"))
     return parser.parse_args()
@@ -77,7 +78,20 @@ def load(name, seed, args):
     return parts, len(classes)
 
 
-def build_model(cell, rate, noise, shape, classes, args, batches):
+def batches_of(x, y, size=None):
+    """An endless shuffled `tf.data.Dataset`, or without `size` one batch."""
+    data = tf.data.Dataset.from_tensor_slices((x, y))
+    if size is None:
+        data = data.batch(len(x))
+    else:
+        data = data.shuffle(len(x)).repeat().batch(size, drop_remainder=True)
+    options = tf.data.Options()
+    # Whose thread is waited for at each end: five times a short training.
+    options.autotune.enabled = False
+    return data.with_options(options)
+
+
+def build_model(cell, updates, rate, noise, shape, classes, args):
     options = {
         "reflectors": args.reflectors,
         "sigma_radius": args.sigma_radius,
@@ -94,48 +108,46 @@ def build_model(cell, rate, noise, shape, classes, args, batches):
             keras.layers.Dense(classes),
         ]
     )
-    decay = keras.optimizers.schedules.CosineDecay(rate, args.epochs * batches)
+    decay = keras.optimizers.schedules.CosineDecay(rate, updates)
+    graph = keras.backend.backend() != "torch"
     model.compile(
         optimizer=keras.optimizers.Adam(decay, clipnorm=1.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        steps_per_execution=args.batches if graph else 1,
     )
     return model
 
 
-def run(name, cell, rate, noise, seed, args):
+def run(name, cell, epochs, rate, noise, seed, args):
     """One training; returns a row of `runs.csv`."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     (train, validation, test), classes = load(name, seed, args)
-    batch = min(args.batch, len(train[0]))
-    # Small sets are read several times in an epoch.
-    times = math.ceil(args.batches * batch / len(train[0]))
-    train = [np.concatenate([part] * times) for part in train]
-    batches = math.ceil(len(train[0]) / batch)
     shape = train[0].shape[1:]
-    model = build_model(cell, rate, noise, shape, classes, args, batches)
+    updates = epochs * args.batches
+    model = build_model(cell, updates, rate, noise, shape, classes, args)
     best = keras.callbacks.EarlyStopping(
         monitor="val_error",
         mode="min",
-        patience=args.epochs,
+        patience=epochs,
         restore_best_weights=True,
     )
     history = model.fit(
-        *train,
-        batch_size=batch,
-        epochs=args.epochs,
-        validation_data=validation,
-        # One shape, so that XLA compiles once.
-        validation_batch_size=len(validation[0]),
+        batches_of(*train, min(args.batch, len(train[0]))),
+        steps_per_epoch=args.batches,
+        epochs=epochs,
+        shuffle=False,
+        validation_data=batches_of(*validation),
         callbacks=[SmallestError(), best, keras.callbacks.TerminateOnNaN()],
         verbose=0,
     ).history
-    _, accuracy = model.evaluate(*test, len(test[0]), verbose=0)
+    _, accuracy = model.evaluate(batches_of(*test), verbose=0)
     epoch = int(np.nanargmin(history["val_error"]))
     validation = (history["val_accuracy"][epoch], history["val_loss"][epoch])
-    row = (name, cell, rate, noise, seed, accuracy, *validation, epoch + 1)
-    return dict(zip(FIELDS, (*row, common.count_weights(model))))
+    found = (accuracy, *validation, epoch + 1, common.count_weights(model))
+    row = (name, cell, epochs, rate, noise, seed, *found)
+    return dict(zip(FIELDS, row, strict=True))
 
 
 class SmallestError(keras.callbacks.Callback):
@@ -160,7 +172,7 @@ def readable(names, args):
 
 
 def chosen(rows):
-    """The rows with the rate and the noise that validated best."""
+    """The rows of the triple of `CHOICES` that validated best."""
     groups = {}
     for row in rows:
         group = groups.setdefault((row["set"], row["cell"]), {})
@@ -183,10 +195,11 @@ def main():
     args = parse_arguments()
     names = args.sets or readable(datasets.ucr_names(args.folder), args)
     plan = [
-        (name, cell, rate, noise, seed)
+        (name, cell, epochs, rate, noise, seed)
         for seed in range(args.seeds)
         for name in names
         for cell in args.cell
+        for epochs in args.epochs
         for rate in args.rates
         for noise in args.noise
     ]

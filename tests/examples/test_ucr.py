@@ -87,7 +87,7 @@ def test_the_best_epoch_has_the_least_error_then_the_least_loss():
 
 def test_rate_and_noise_are_chosen_by_error_then_by_loss():
     def rows(cell, rate, noise, *found):
-        choice = {"learning_rate": rate, "noise": noise}
+        choice = {"epochs": "2", "learning_rate": rate, "noise": noise}
         return [
             {"set": "A", "cell": cell, **choice, "validation": v, "loss": loss}
             for v, loss in found
