@@ -73,6 +73,18 @@ def test_the_table_has_the_papers_figures_and_means():
     assert "**1.000** | **0.702**" in text.splitlines()[-1]
 
 
+def test_batches_go_through_all_series_again_and_again():
+    x, y = np.arange(6.0).reshape(6, 1, 1), np.arange(6)
+    batches = ucr.batches_of(x, y, 3).take(6).as_numpy_iterator()
+    inputs, labels = map(np.array, zip(*batches, strict=True))
+    np.testing.assert_array_equal(inputs[..., 0, 0], labels)
+    passes = labels.reshape(3, 6)
+    np.testing.assert_array_equal(np.sort(passes), np.tile(y, (3, 1)))
+    assert len({tuple(order) for order in passes}) > 1
+    ((whole, _),) = ucr.batches_of(x, y).as_numpy_iterator()
+    np.testing.assert_array_equal(whole, x)
+
+
 def test_the_best_epoch_has_the_least_error_then_the_least_loss():
     logs = [
         {"val_accuracy": 0.5, "val_loss": 0.1},
