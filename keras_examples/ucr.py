@@ -204,7 +204,7 @@ def main():
         for noise in args.noise
     ]
     rows = common.run_all(plan, run, args, key=KEY)
-    table = ucr_paper.table(chosen(rows), names, args.cell)
+    table = ucr_paper.table(chosen(rows), names, args.cell, CHOICES)
     (args.out / "table.md").write_text(table)
     print("\n" + table)
 

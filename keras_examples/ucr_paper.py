@@ -61,29 +61,32 @@ TABLE_4 = {
 }
 
 
-def table(rows, names, cells):
+def table(rows, names, cells, choices):
     """Our accuracies beside the paper's, in Markdown.
 
     Args:
         rows: List of dicts of strings, the lines of `runs.csv`.
         names: List of names of sets.
         cells: List of names of cells.
+        choices: Names of the values that validation chose.
 
     Returns:
         String. For each cell the mean over seeds (and the deviation of
-        several), the paper's accuracy, and both numbers of weights. The last
-        line has the means over the sets that the paper has.
+        several), the paper's accuracy, both numbers of weights, and what was
+        chosen. The last line has the means over the sets that the paper has.
     """
+    chosen = ", ".join(name.replace("_", " ") for name in choices)
     head = " | ".join(
-        f"{NAMES[cell]}: ours | paper | weights" for cell in cells
+        f"{NAMES[cell]}: ours | paper | weights | {chosen}" for cell in cells
     )
-    lines = [f"| set | {head} |", "|---" * (3 * len(cells) + 1) + "|"]
+    lines = [f"| set | {head} |", "|---" * (4 * len(cells) + 1) + "|"]
     means = {cell: [] for cell in cells}
     for name in names:
         columns = [name]
         for cell in cells:
             mine = [r for r in rows if (r["set"], r["cell"]) == (name, cell)]
             columns += _columns(mine, *_of_paper(name, cell))
+            columns.append(", ".join(mine[0][c] for c in choices if mine))
             paper = _of_paper(name, cell)[0]
             if mine and paper is not None:
                 mean = np.mean([float(r["accuracy"]) for r in mine])
@@ -92,7 +95,7 @@ def table(rows, names, cells):
     columns = ["**mean of the paper's sets**"]
     for cell in cells:
         ours, paper = np.mean(means[cell] or [(np.nan, np.nan)], axis=0)
-        columns += [f"**{ours:.3f}**", f"**{paper:.3f}**", ""]
+        columns += [f"**{ours:.3f}**", f"**{paper:.3f}**", "", ""]
     lines.append("| " + " | ".join(columns) + " |")
     return "\n".join(lines) + "\n"
 

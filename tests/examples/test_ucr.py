@@ -63,13 +63,19 @@ def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch, capsys):
 
 def test_the_table_has_the_papers_figures_and_means():
     rows = [
-        {"set": "CBF", "cell": cell, "accuracy": value, "weights": "7"}
-        for cell, value in (("lstm", "0.5"), ("lstm", "0.7"), ("simple", "1"))
+        {"set": "CBF", "cell": cell, "accuracy": v, "weights": "7", "noise": n}
+        for cell, v, n in (
+            ("lstm", "0.5", "0.3"),
+            ("lstm", "0.7", "0.3"),
+            ("simple", "1", "0.6"),
+        )
     ]
-    text = ucr_paper.table(rows, ["CBF", "Mine"], ["simple", "lstm"])
-    line = text.splitlines()[2]
-    assert "| 1.000 | 0.702 | 7 / 1476" in line
-    assert "0.600 (0.141) | 0.967 | 7 / 5444" in line
+    cells = ["simple", "lstm"]
+    text = ucr_paper.table(rows, ["CBF", "Mine"], cells, ["noise"])
+    lines = text.splitlines()
+    assert {line.count("|") for line in lines} == {10}
+    assert "| 1.000 | 0.702 | 7 / 1476 | 0.6 |" in lines[2]
+    assert "0.600 (0.141) | 0.967 | 7 / 5444 | 0.3 |" in lines[2]
     assert "**1.000** | **0.702**" in text.splitlines()[-1]
 
 
