@@ -172,7 +172,10 @@ def readable(names, args):
 
 
 def chosen(rows):
-    """The rows of the triple of `CHOICES` that validated best."""
+    """The rows of the triple of `CHOICES` that validated best.
+
+    Of a triple with fewer seeds than another a run was stopped: it is left out.
+    """
     groups = {}
     for row in rows:
         group = groups.setdefault((row["set"], row["cell"]), {})
@@ -182,7 +185,7 @@ def chosen(rows):
         def mean(column):
             return np.mean([float(row[column]) for row in group])
 
-        return round(mean("validation"), 9), -mean("loss")
+        return len(group), round(mean("validation"), 9), -mean("loss")
 
     return [
         row

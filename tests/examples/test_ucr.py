@@ -103,7 +103,7 @@ def test_the_best_epoch_has_the_least_error_then_the_least_loss():
     assert np.argmin([row["val_error"] for row in logs]) == 2
 
 
-def test_rate_and_noise_are_chosen_by_error_then_by_loss():
+def test_of_whole_runs_the_least_error_then_the_least_loss_is_chosen():
     def rows(cell, rate, noise, *found):
         choice = {"epochs": "2", "learning_rate": rate, "noise": noise}
         return [
@@ -117,6 +117,7 @@ def test_rate_and_noise_are_chosen_by_error_then_by_loss():
         rows("lstm", "0.01", "0.0", ("0.6", "0"), ("0.7", "0"))
         + rows("lstm", "0.1", "0.3", ("0.8", "0"), ("0.5", "0"))
         + rows("simple", "0.1", "0.0", ("0.2", "0.5"), ("0.4", "0.9"))
+        + rows("simple", "0.2", "0.0", ("1.0", "0.1"))
     )
     rows = [*others[:2], *best, *others[2:], *least]
     assert ucr.chosen(rows) == best + least
