@@ -86,7 +86,7 @@ def batches_of(x, y, size=None):
     else:
         data = data.shuffle(len(x)).repeat().batch(size, drop_remainder=True)
     options = tf.data.Options()
-    # Whose thread is waited for at each end: five times a short training.
+    # Its thread is waited for at each end: see benchmarks/input_pipeline.py.
     options.autotune.enabled = False
     return data.with_options(options)
 
@@ -109,12 +109,13 @@ def build_model(cell, updates, rate, noise, shape, classes, args):
         ]
     )
     decay = keras.optimizers.schedules.CosineDecay(rate, updates)
-    graph = keras.backend.backend() != "torch"
+    # Keras takes single steps on PyTorch.
+    at_once = 1 if keras.backend.backend() == "torch" else args.batches
     model.compile(
         optimizer=keras.optimizers.Adam(decay, clipnorm=1.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        steps_per_execution=args.batches if graph else 1,
+        steps_per_execution=at_once,
     )
     return model
 
