@@ -44,9 +44,9 @@ def ucr(name, folder=None, validation_split=0.2, seed=0, swap=False):
             Defaults to `0.2`.
         seed: Non-negative integer, for the split. Defaults to `0`.
         swap: Whether to train on the test file and to test on the training
-            file. The archive of 2018 has the sizes of the OutlineCorrect
-            sets the other way round than that of 2015, which the paper uses.
-            Defaults to `False`.
+            file. The archive of 2018 has the parts of some sets, such as
+            `"DistalPhalanxTW"`, the other way round than the paper, which
+            trains on the smaller one. Defaults to `False`.
 
     Returns:
         `train, val, test, classes`: three pairs `(x, y)` of arrays, `x` of
