@@ -86,7 +86,7 @@ def batches_of(x, y, size=None):
     else:
         data = data.shuffle(len(x)).repeat().batch(size, drop_remainder=True)
     options = tf.data.Options()
-    # Its thread is waited for at each end: see benchmarks/input_pipeline.py.
+    # A process pinned to one core waits for its thread at the end of `fit`.
     options.autotune.enabled = False
     return data.with_options(options)
 

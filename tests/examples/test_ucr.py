@@ -59,6 +59,10 @@ def test_all_cells_on_a_folder_of_ones_own(tmp_path, monkeypatch, capsys):
     before = (out / "runs.csv").read_text()
     run(monkeypatch, *arguments)
     assert (out / "runs.csv").read_text() == before
+    run(monkeypatch, *arguments, "--rates", 0.02, "--cell", "simple")
+    after = (out / "runs.csv").read_text()
+    assert after.startswith(before)
+    assert after.splitlines()[-1].startswith("One,simple,2,0.02,0.5,0,")
 
 
 def test_the_table_has_the_papers_figures_and_means():
