@@ -9,8 +9,8 @@ NAMES = {
     "ornn": "oRNN",
     "spectral": "Spectral-RNN",
 }
-# The paper trains on the smaller part, as the archive of 2015 has it; that of
-# 2018 has the parts the other way round.
+# The paper trains on the smaller part, which the archive of 2018 calls the test
+# part.
 SWAPPED = (
     "DistalPhalanxOutlineCorrect",
     "DistalPhalanxTW",
