@@ -210,12 +210,13 @@ class LayerwiseSmoothness:
 
         Args:
             norms: Floating tensor `(n,)`, or list of `n` scalar tensors. Only
-                the entries in `needed_norms` are read, others may be `None`.
+                the entries in `needed_norms` are read, others may be `None`;
+                all of `norms` may be where no norm is needed.
 
         Returns:
             Tensor `(n,)`, float64 if the norms are, else float32.
         """
-        if isinstance(norms, (list, tuple)):
+        if norms is None or isinstance(norms, (list, tuple)):
             sample = [norms[i] for i in self.needed_norms[:1]]
         else:
             norms = ops.convert_to_tensor(norms)

@@ -115,6 +115,20 @@ def warn_of_skipped_steps(optimizer):
         )
 
 
+def warn_of_guessed_bounds():
+    """Says that DSGD was told nothing about the model.
+
+    The text is the same for all: Python shows it once in a process.
+    """
+    warnings.warn(
+        "DSGD was given no `smoothness`: it guesses bounds of the curvature "
+        "from the shapes of the variables. Its steps are not certified, and "
+        "the loss may rise. For certified steps pass "
+        "`smoothness=LayerwiseSmoothness.from_model(model)`.",
+        stacklevel=3,
+    )
+
+
 def check_square(variables, who):
     """Raises unless all variables are square matrices kept whole."""
     for variable in variables:

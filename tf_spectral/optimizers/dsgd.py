@@ -51,7 +51,8 @@ class DSGD(JointOptimizer):
         smoothness: `tf_spectral.bounds.LayerwiseSmoothness`, best
             `LayerwiseSmoothness.from_model(model)`, which makes the steps
             certified. `None` guesses one from the shapes of the variables:
-            tanh-like layers in a chain, cross-entropy. `"constant"` takes
+            tanh-like layers in a chain, cross-entropy; a warning says that
+            nothing is certified then. `"constant"` takes
             `p_i = 1`: with `selection="all"` the normed SGD of the paper.
             Defaults to `None`.
         polar_accuracy: `"standard"`, `"fast"` or `"exact"`; for `norm=2`, how
@@ -104,7 +105,7 @@ class DSGD(JointOptimizer):
         polar_accuracy="standard",
         norm_refresh=1,
         seed=None,
-        name="dsgd",
+        name=None,
         **kwargs,
     ):
         checks.check_among("norm", norm, NORMS)
@@ -156,6 +157,7 @@ class DSGD(JointOptimizer):
         if self.smoothness == "constant":
             return None
         if self.smoothness is None:
+            checks.warn_of_guessed_bounds()
             return LayerwiseSmoothness.from_variables(variables, self.norm)
         self.smoothness.check(variables)
         return self.smoothness

@@ -50,7 +50,19 @@ class JointOptimizer(InPlaceOptimizer):
         return list(zip(self._joint(grads, variables), variables))
 
     def _joint(self, grads, variables):
-        # An embedding's gradient comes as slices.
-        grads = [ops.convert_to_tensor(gradient) for gradient in grads]
+        grads = [as_dense(gradient) for gradient in grads]
         rate = ops.convert_to_tensor(self._get_current_learning_rate())
         return self.joint_step(grads, list(variables), rate)
+
+
+def as_dense(gradient):
+    """A gradient as a tensor; that of an embedding comes as slices.
+
+    `ops.convert_to_tensor` leaves slices as they are, and eager operations
+    take them, but the branches of a compiled `ops.cond` must agree.
+    """
+    if backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return ops.convert_to_tensor(gradient)

@@ -110,7 +110,7 @@ class SpectralDescent(JointOptimizer):
         rho=0.95,
         epsilon=1e-8,
         polar_accuracy="standard",
-        name="spectral_descent",
+        name=None,
         **kwargs,
     ):
         checks.check_among("update", update, UPDATES)

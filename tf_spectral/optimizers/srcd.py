@@ -102,7 +102,7 @@ class SRCD(RiemannianOptimizer):
         momentum=0.0,
         correction_period=None,
         seed=None,
-        name="srcd",
+        name=None,
         **kwargs,
     ):
         checks.check_among("selection", selection, SELECTIONS)

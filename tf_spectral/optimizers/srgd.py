@@ -71,7 +71,7 @@ class SRGD(RiemannianOptimizer):
         euclidean_optimizer=None,
         momentum=0.0,
         correction_period=None,
-        name="srgd",
+        name=None,
         **kwargs,
     ):
         checks.check_among("retraction", retraction, METHODS)

@@ -1,0 +1,253 @@
+"""Every optimizer on each kind of model, compiled as `fit` compiles it."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tests.helpers import BACKEND
+from tests.optimizers.contract import CLASSES
+from tests.optimizers.contract import LOSS
+from tests.optimizers.contract import OPTIMIZERS
+from tests.optimizers.contract import compile_modes
+from tests.optimizers.contract import fitted
+from tests.optimizers.contract import weights_of
+from tf_spectral.bounds import LayerwiseSmoothness
+from tf_spectral.optimizers import DSGD
+from tf_spectral.optimizers import SRCD
+from tf_spectral.optimizers import SRGD
+from tf_spectral.optimizers import SpectralDescent
+
+TOKENS, LENGTH, FEATURES = 9, 4, 5
+# One of each class, and of DSGD one for each way through its step.
+CONTENDERS = [
+    "dsgd_1",
+    "dsgd_random",
+    "dsgd_all",
+    "srgd",
+    "srcd_best",
+    "spectral_cyclic",
+    "spectral_rms",
+]
+
+
+def square(contender):
+    return layers.Dense(
+        6,
+        "tanh",
+        kernel_initializer="orthogonal",
+        kernel_constraint=contender.constraint,
+    )
+
+
+def one_layer(contender):
+    return keras.Sequential(
+        [keras.Input((FEATURES,)), layers.Dense(CLASSES, "softmax")]
+    )
+
+
+def one_kernel(contender):
+    model = keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            layers.Dense(CLASSES, "softmax", use_bias=False),
+        ]
+    )
+    return model
+
+
+def frozen_backbone(contender):
+    frozen = [layers.Dense(6, "tanh"), layers.Dense(6, "tanh")]
+    for layer in frozen:
+        layer.trainable = False
+    return keras.Sequential(
+        [keras.Input((FEATURES,)), *frozen, layers.Dense(CLASSES, "softmax")]
+    )
+
+
+def shared_embedding(contender):
+    embedding = layers.Embedding(TOKENS, 6)
+    tokens = keras.Input((LENGTH,), dtype="int32")
+    others = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Concatenate(axis=1)([embedding(tokens), embedding(others)])
+    x = square(contender)(layers.GlobalAveragePooling1D()(x))
+    return keras.Model([tokens, others], layers.Dense(CLASSES, "softmax")(x))
+
+
+def sub_models_and_shared_layers(contender):
+    inputs = keras.Input((FEATURES,))
+    inner = keras.Input((6,))
+    block = keras.Model(inner, [square(contender)(inner), inner])
+    x = layers.Dense(6, "tanh")(inputs)
+    left, same = block(x)
+    right, _ = block(left)
+    x = layers.Add()([left, right, same])
+    return keras.Model(inputs, layers.Dense(CLASSES, "softmax")(x))
+
+
+def convolutional(contender):
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            layers.Reshape((FEATURES, 1)),
+            layers.Conv1D(4, 3, padding="same"),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.GlobalMaxPooling1D(),
+            layers.Dense(6),
+            square(contender),
+            layers.Dense(CLASSES, "softmax"),
+        ]
+    )
+
+
+def recurrent(contender):
+    return keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype="int32"),
+            layers.Embedding(TOKENS, 3, mask_zero=True),
+            layers.SimpleRNN(
+                6,
+                recurrent_initializer="orthogonal",
+                recurrent_constraint=contender.constraint,
+                return_sequences=True,
+            ),
+            layers.LSTM(5),
+            layers.Dense(CLASSES, "softmax"),
+        ]
+    )
+
+
+def attention(contender):
+    tokens = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Embedding(TOKENS, 6)(tokens)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 3)(x, x)])
+    x = square(contender)(layers.LayerNormalization()(x))
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(tokens, layers.Dense(CLASSES, "softmax")(x))
+
+
+class Scaled(layers.Layer):
+    """Weights of rank 0 and of size 0."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+        self.nothing = self.add_weight(shape=(0, 3), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale + keras.ops.sum(self.nothing)
+
+
+def odd_shapes(contender):
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            layers.Dense(6, "tanh"),
+            Scaled(),
+            square(contender),
+            layers.Dense(CLASSES, "softmax"),
+        ]
+    )
+
+
+MODELS = [
+    one_layer,
+    one_kernel,
+    frozen_backbone,
+    shared_embedding,
+    sub_models_and_shared_layers,
+    convolutional,
+    recurrent,
+    attention,
+    odd_shapes,
+]
+
+
+def data_for(model):
+    """A batch for the model and labels that depend on it."""
+    rng = np.random.default_rng(0)
+    xs = [
+        rng.integers(1, TOKENS, size=(32, *x.shape[1:]))
+        if "int" in x.dtype
+        else rng.normal(size=(32, *x.shape[1:])).astype("float32")
+        for x in model.inputs
+    ]
+    labels = (np.abs(xs[0]).sum(axis=1) * 7).astype(int) % CLASSES
+    return xs[0] if len(xs) == 1 else xs, labels
+
+
+def has_what_it_names(model, contender, name):
+    """Whether the model has the weights that the contender asks for."""
+    variables = model.trainable_variables
+    if name == "spectral_rms":
+        return any(v.path.endswith("bias") for v in variables)
+    return contender.constraint is None or any(
+        v.constraint is not None for v in variables
+    )
+
+
+def trains(make, name, options):
+    contender = OPTIMIZERS[name]
+    keras.utils.set_random_seed(0)
+    model = make(contender)
+    if not has_what_it_names(model, contender, name):
+        pytest.skip("nothing to keep orthogonal, or no bias")
+    model.compile(contender.make(model), LOSS, **options)
+    x, y = data_for(model)
+    before = weights_of(model)
+    losses = fitted(model, 2, x, y, batch=16)
+    assert np.isfinite(losses).all()
+    after = weights_of(model)
+    assert all(np.isfinite(weight).all() for weight in after)
+    assert any(not np.array_equal(a, b) for a, b in zip(after, before))
+    return losses
+
+
+@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+def test_dsgd_trains_every_kind_of_model(make):
+    """With nothing set, which is what is typed first, under XLA."""
+    options = {"jit_compile": True} if BACKEND == "tensorflow" else {}
+    keras.utils.set_random_seed(0)
+    model = make(OPTIMIZERS["dsgd_2"])
+    model.compile(DSGD(), LOSS, **options)
+    x, y = data_for(model)
+    losses = fitted(model, 12, x, y, batch=32)
+    assert losses[-1] < losses[0]
+
+
+def test_dsgd_says_that_it_guesses_and_only_then():
+    model = one_layer(None)
+    with pytest.warns(UserWarning, match="not certified.*from_model"):
+        DSGD().build(model.trainable_variables)
+    smoothness = LayerwiseSmoothness.from_model(model, loss=LOSS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DSGD(smoothness=smoothness).build(model.trainable_variables)
+        DSGD(smoothness="constant").build(model.trainable_variables)
+
+
+@pytest.mark.parametrize("optimizer", [DSGD, SRCD, SRGD, SpectralDescent])
+def test_names_are_as_those_of_keras(optimizer):
+    keras.utils.clear_session(free_memory=False)
+    snake = {SpectralDescent: "spectral_descent"}.get(
+        optimizer, optimizer.__name__.lower()
+    )
+    assert [optimizer().name, optimizer().name] == [snake, f"{snake}_1"]
+    assert optimizer(name="mine").name == "mine"
+    for name in (optimizer.__name__, optimizer.__name__.lower()):
+        assert type(keras.optimizers.get(name)) is optimizer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+def test_every_optimizer_trains_every_kind_of_model(make, name):
+    losses = [
+        trains(make, name, options)
+        for mode, options in compile_modes().items()
+        if mode != "eager"
+    ]
+    if not OPTIMIZERS[name].draws:
+        np.testing.assert_allclose(losses[0], losses[-1], rtol=2e-2)
