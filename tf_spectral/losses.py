@@ -19,8 +19,13 @@ class SumOfSquares(losses.Loss):
         dtype: As in `keras.losses.Loss`. Defaults to `None`.
 
     Call arguments:
-        y_true: Tensor `(batch, ..., n)`.
-        y_pred: Floating tensor `(batch, ..., n)`.
+        y_true: Tensor `(batch, ..., n)`. As in Keras' own losses a last axis
+            of length 1 may be left out, or be too many.
+        y_pred: Floating tensor `(batch, ..., n)`, or `(batch,)` for one output
+            without an axis of its own.
+
+    Raises:
+        ValueError: If the shapes do not agree: they are not broadcast.
 
     Example:
 
@@ -43,4 +48,27 @@ class SumOfSquares(losses.Loss):
     def call(self, y_true, y_pred):
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
+        y_true, y_pred = _aligned(y_true, y_pred)
         return ops.sum(ops.square(y_pred - y_true), axis=-1)
+
+
+def _aligned(y_true, y_pred):
+    """Both with an axis of outputs at the end, and of one shape."""
+    received = f"y_true of shape {y_true.shape}, y_pred of shape {y_pred.shape}"
+    if len(y_pred.shape) == 1:
+        y_pred = ops.expand_dims(y_pred, -1)
+    missing = len(y_pred.shape) - len(y_true.shape)
+    if missing == 1 and y_pred.shape[-1] == 1:
+        y_true = ops.expand_dims(y_true, -1)
+    elif missing == -1 and y_true.shape[-1] == 1:
+        y_true = ops.squeeze(y_true, -1)
+    alike = len(y_true.shape) == len(y_pred.shape) and all(
+        a == b or a is None or b is None
+        for a, b in zip(y_true.shape, y_pred.shape)
+    )
+    if not alike:
+        raise ValueError(
+            "Targets and outputs must have one shape, but for a last axis of "
+            f"length 1. Received: {received}"
+        )
+    return y_true, y_pred

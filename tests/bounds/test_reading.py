@@ -105,11 +105,32 @@ def test_compiled_losses_and_their_weights():
     plain = LayerwiseSmoothness.from_model(model)
     model.compile(loss=["mse"], loss_weights=[3.0])
     thrice = LayerwiseSmoothness.from_model(model)
+    # The weights of the training, also beside a loss that is given.
+    given = LayerwiseSmoothness.from_model(model, loss="mse")
     weighted = LayerwiseSmoothness.from_model(
-        model, loss="mse", sample_weight_bound=3.0
+        dense("tanh", "sigmoid"), loss="mse", sample_weight_bound=3.0
     )
     assert_close(curvatures(thrice), 3 * curvatures(plain), 1e-12)
+    assert_close(curvatures(given), curvatures(thrice), 1e-12)
     assert_close(curvatures(weighted), curvatures(thrice), 1e-12)
+
+
+def test_weights_that_the_reduction_divides_out():
+    """The weighted mean of curvatures is at most the largest of them."""
+    records = [
+        LayerwiseSmoothness.from_model(
+            dense("tanh", "sigmoid"),
+            loss=losses.MeanSquaredError(reduction=reduction),
+            sample_weight_bound=bound,
+        )
+        for reduction, bound in (
+            ("sum_over_batch_size", 1.0),
+            ("mean_with_sample_weight", 0.01),
+            ("mean_with_sample_weight", 5.0),
+        )
+    ]
+    for record in records[1:]:
+        assert_close(curvatures(record), curvatures(records[0]), 1e-12)
 
 
 def test_residuals():
@@ -212,3 +233,33 @@ def test_norms_of_several_inputs():
     np.testing.assert_allclose(first({"b": 4.0, "a": 3.0}), 25.0)
     np.testing.assert_allclose(first([1.0, 2.0]), 5.0)
     np.testing.assert_allclose(first(1.0), 2.0)
+
+
+def test_inputs_are_checked_against_the_record():
+    first, second = layers.Input((3,), name="a"), layers.Input((2,), name="b")
+    tokens = layers.Input((2,), dtype="int32", name="tokens")
+    embedded = layers.Flatten()(layers.Embedding(9, 2)(tokens))
+    x = layers.Concatenate()([first, second, embedded])
+    model = keras.Model([first, second, tokens], layers.Dense(2)(x))
+    record = LayerwiseSmoothness.from_model(
+        model,
+        2,
+        loss=losses.CategoricalCrossentropy(from_logits=True),
+        input_norm={"a": 2.0, "b": None, "tokens": None},
+    )
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-1, 1, (2, 4, 3))
+    data = {"a": a, "b": b[:, :2], "tokens": np.full((4, 2), 8)}
+    for again in (record, LayerwiseSmoothness(**record.get_config())):
+        again.check_inputs(data)
+        again.check_inputs([data["a"], data["b"], data["tokens"]])
+        for name, value in (("a", 2.1), ("b", -1.5), ("b", np.nan)):
+            poison = {k: np.array(v, "float64") for k, v in data.items()}
+            poison[name][2] = value
+            with pytest.raises(ValueError, match=rf"'{name}'.*x\[2\]"):
+                again.check_inputs(poison)
+        for wrong in (a, [a], {"a": a}):
+            with pytest.raises(ValueError, match="`x` must"):
+                again.check_inputs(wrong)
+        with pytest.raises(ValueError, match="numbers"):
+            again.check_inputs({**data, "a": np.full((4, 3), "x")})

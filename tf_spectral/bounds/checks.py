@@ -1,4 +1,7 @@
-"""What a record of bounds has to be."""
+"""What a record of bounds has to be, and data that are to keep to it."""
+
+import numpy as np
+from keras import ops
 
 _KINDS = ("input", "affine", "activation", "scale", "sum", "concatenate")
 
@@ -29,3 +32,55 @@ def check_record(nodes, loss, count):
                 "Argument `loss` must hold positive bounds d1, d2 of its "
                 f"derivatives. Received: loss={loss}"
             )
+
+
+def check_inputs(nodes, q, x):
+    """Raises unless every example is within the bound of its input node.
+
+    Args:
+        nodes: List of the nodes of a record.
+        q: 1, 2 or `"inf"`.
+        x: Array, list of arrays or dictionary of arrays by input name.
+    """
+    inputs = [node for node in nodes if "assumed" in node]
+    names = [node["layer"] for node in inputs]
+    if isinstance(x, dict):
+        if set(x) != set(names):
+            raise ValueError(
+                f"Argument `x` must name every input. Expected {names}, "
+                f"Received: x with the keys {list(x)}"
+            )
+        x = [x[name] for name in names]
+    elif not isinstance(x, (list, tuple)) or len(inputs) == 1 != len(x):
+        x = [x]
+    if len(x) != len(inputs):
+        raise ValueError(
+            "Argument `x` must have one array for each input. Expected "
+            f"{names}, Received: {len(x)} arrays"
+        )
+    for node, array in zip(inputs, x):
+        if node.get("read", True):
+            _check_examples(node, q, ops.convert_to_numpy(array))
+
+
+def _check_examples(node, q, array):
+    if not np.issubdtype(array.dtype, np.number):
+        raise ValueError(
+            f"Argument `x` must hold numbers. Received: x of dtype "
+            f"{array.dtype} for the input '{node['layer']}'"
+        )
+    flat = np.abs(array.astype("float64").reshape(len(array), -1))
+    sizes = {
+        1: lambda: flat.sum(1),
+        2: lambda: np.sqrt((flat**2).sum(1)),
+        "inf": lambda: flat.max(1, initial=0.0),
+    }[q]()
+    largest = sizes.max(initial=0.0)
+    # The bound may have been computed from data in float32.
+    if not largest <= node["bound"] * (1 + 1e-6):
+        raise ValueError(
+            f"Argument `x` has an example of {q}-norm {largest:.6g} for the "
+            f"input '{node['layer']}', and the bounds are for norms up to "
+            f"{node['bound']:.6g}. Expected such data, or a record made with "
+            f"this `input_norm`, Received: x[{int(np.argmax(sizes))}]"
+        )

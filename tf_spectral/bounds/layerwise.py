@@ -5,6 +5,7 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral.bounds import reading
+from tf_spectral.bounds.checks import check_inputs
 from tf_spectral.bounds.checks import check_record
 from tf_spectral.bounds.exponents import check_norm
 from tf_spectral.bounds.exponents import check_positive
@@ -25,9 +26,11 @@ class LayerwiseSmoothness:
     only. A step `-rho(g_i) / p_i^2` of one variable lowers the loss by at
     least `|g_i|^2 / (2 p_i^2)`.
 
-    The record is plain data: it holds no model and no variables, and stays
-    valid while the shapes, the activations and the loss do. Make it with
-    `from_model`. By hand, pass the nodes described in
+    The record is plain data: it holds no model and no variables, and cannot
+    know when the model changes. Make it anew, with `from_model`, after a
+    change of shapes, activations, loss, regularizers, constraints or dropout
+    rates, of which layers are trainable, or of the values of frozen weights:
+    their norms are in the record. By hand, pass the nodes described in
     `tf_spectral.bounds.nodes`, in topological order.
 
     What is assumed: data within `input_norm`; for losses of squares, errors
@@ -112,10 +115,13 @@ class LayerwiseSmoothness:
             norm: 1, 2 or `"inf"`. Defaults to `2`.
             input_norm: Largest q-norm of an example, as the model reads it: a
                 positive float, a list with one for each input, or a
-                dictionary by input name. Full-batch training may use the root
-                mean square over the examples. Defaults to `n^(1/q)`, right
+                dictionary by input name. Full-batch training with the norms
+                1 and 2 may use the root mean square over the examples; with
+                `"inf"` it may not, as the mean of maxima is not the maximum
+                of means where values are joined. Defaults to `n^(1/q)`, right
                 for `n` entries within [-1, 1]; before a `Rescaling` layer
                 that shrinks, for entries that it brings within [-1, 1].
+                `check_inputs` tells whether data keep to it.
             residual: Largest error of an output, for losses of squares.
                 Defaults to `1 + max|output|` for targets within [-1, 1], and
                 at least `2.0`, as in the paper. Unbounded outputs need it.
@@ -123,7 +129,8 @@ class LayerwiseSmoothness:
                 the loss that the model was compiled with.
             offset: Positive float. Defaults to `1.0`.
             sample_weight_bound: Largest sample or class weight. Defaults to
-                `1.0`.
+                `1.0`. With `reduction="mean_with_sample_weight"` it does not
+                matter: the weights are divided out.
 
         Returns:
             `LayerwiseSmoothness`.
@@ -242,6 +249,35 @@ class LayerwiseSmoothness:
                 "The smoothness record was made for other variables. "
                 f"Expected {expected}, Received: variables={received}"
             )
+
+    def check_inputs(self, x):
+        """Raises unless data are within the `input_norm` of the record.
+
+        Bounds hold for such data alone. Inputs that no bound reads, such as
+        the tokens of an embedding, are not looked at.
+
+        Args:
+            x: What `fit` takes: array `(examples, ...)`, list with one for
+                each input, or dictionary by input name.
+
+        Raises:
+            ValueError: If an example is larger, or is not finite; the message
+                names the input and the largest norm.
+
+        Example:
+
+        >>> import numpy as np
+        >>> import keras
+        >>> from tf_spectral.bounds import LayerwiseSmoothness
+        >>> model = keras.Sequential(
+        ...     [keras.Input((2,)), keras.layers.Dense(3, "softmax")]
+        ... )
+        >>> smoothness = LayerwiseSmoothness.from_model(
+        ...     model, loss="categorical_crossentropy"
+        ... )
+        >>> smoothness.check_inputs(np.array([[0.5, -1.0], [1.0, 1.0]]))
+        """
+        check_inputs(self._nodes, self.norm, x)
 
     def report(self):
         """A table, as a string, of what is assumed of each layer."""

@@ -42,11 +42,14 @@ class NodeList:
 
     Attributes:
         nodes: List of the nodes.
+        started: Set of the variables that act somewhere, also where it does
+            not lead to the output.
     """
 
     def __init__(self, q, variables):
         self.q = q
         self.nodes = []
+        self.started = set()
         self._position = {id(v): i for i, v in enumerate(variables)}
 
     def input(self, layer, shape, bound, doubt=None):
@@ -129,12 +132,28 @@ class NodeList:
         index = self._position.get(id(variable))
         if index is None:
             return
-        shared = any(
-            index == other for n in self.nodes for other, _, _ in n["starts"]
-        )
-        if shared and not self.nodes[node]["doubt"]:
+        if index in self.started and not self.nodes[node]["doubt"]:
             self.nodes[node]["doubt"] = "used in two places"
+        self.started.add(index)
         self.nodes[node]["starts"].append([index, reads, float(factor)])
+
+    def doubt(self, variable, why):
+        """Notes at the nodes that a variable acts on why they are no bounds."""
+        for node in self.nodes:
+            if any(start[0] == variable for start in node["starts"]):
+                node["doubt"] = node["doubt"] or why
+
+    def keep_what_leads_to(self, output):
+        """Drops all nodes but a node, what it reads, and the model's inputs."""
+        kept = {i for i, n in enumerate(self.nodes) if "assumed" in n}
+        kept.add(output)
+        for i in reversed(range(output + 1)):
+            if i in kept:
+                kept.update(self.nodes[i]["parents"])
+        places = {old: new for new, old in enumerate(sorted(kept))}
+        self.nodes = [self.nodes[i] for i in sorted(kept)]
+        for node in self.nodes:
+            node["parents"] = [places[p] for p in node["parents"]]
 
     def _weight(self, role, variable):
         index = self._position.get(id(variable))

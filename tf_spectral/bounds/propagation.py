@@ -49,13 +49,14 @@ def squared_bounds(nodes, loss, additions, q, read):
 def value_norms(nodes, q, norm):
     """Bounds of the q-norm of each node's output, `None` where not needed."""
     sizes = []
-    for node, needed in zip(nodes, _needed_values(nodes)):
+    for node, needed in zip(nodes, needed_values(nodes)):
         parents = [sizes[p] for p in node["parents"]]
         sizes.append(_value_norm(node, parents, q, norm) if needed else None)
     return sizes
 
 
-def _needed_values(nodes):
+def needed_values(nodes):
+    """Whether some bound depends on the norm of each node's output."""
     needed = [False] * len(nodes)
     for node in reversed(range(len(nodes))):
         entry = nodes[node]

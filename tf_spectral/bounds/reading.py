@@ -13,6 +13,7 @@ from tf_spectral.bounds.graph import is_graph
 from tf_spectral.bounds.graph import walk
 from tf_spectral.bounds.nodes import NodeList
 from tf_spectral.bounds.nodes import size
+from tf_spectral.bounds.propagation import needed_values
 from tf_spectral.bounds.regularizers import penalties
 
 
@@ -36,14 +37,20 @@ def read_model(model, q, input_norm, residual, loss, weight_bound):
     _check_model(model)
     loss, loss_weight = _find_loss(model, loss)
     kind = losses.recognise(loss)
+    if getattr(loss, "reduction", "") == "mean_with_sample_weight":
+        # The weights are divided out: what is left sums to one.
+        weight_bound = 1.0
     variables = model.trainable_variables
     nodes = NodeList(q, variables)
     inputs = _read_inputs(nodes, model, input_norm)
-    walk(model, inputs, lambda call: rules.visit(nodes, call))
+    output = walk(model, inputs, lambda call: rules.visit(nodes, call))
+    nodes.keep_what_leads_to(output)
     if kind.folded:
-        _fold(nodes.nodes, kind)
+        kind = _fold(nodes.nodes, kind)
     _start_the_rest(nodes, variables)
-    numbers = penalties(variables, q, nodes.nodes)
+    _doubt_constraints(nodes, variables)
+    _note_inputs_that_are_read(nodes.nodes)
+    numbers = penalties(variables, nodes)
     shape = model.outputs[0].shape[1:]
     return {
         "nodes": nodes.nodes,
@@ -89,17 +96,27 @@ def _check_model(model):
 
 def _find_loss(model, loss):
     """The loss, given or compiled, and its weight."""
+    weight = _compiled_weight(model)
     if loss is not None:
-        return loss, 1.0
+        return loss, weight
     found = [x for x in tree.flatten(getattr(model, "loss", None)) if x]
     if len(found) != 1:
         raise ValueError(
             "Argument `loss` is needed for a model that was not compiled with "
             f"one loss. Received: loss=None, model.loss={model.loss}"
         )
-    weights = (model.get_compile_config() or {}).get("loss_weights")
-    weights = [w for w in tree.flatten(weights) if w is not None] or [1.0]
-    return found[0], check_positive("loss_weights", weights[0])
+    return found[0], weight
+
+
+def _compiled_weight(model):
+    """The `loss_weights` of the one output, also beside a loss that is given.
+
+    It is the loss of the training that the weight multiplies.
+    """
+    config = (model.compiled and model.get_compile_config()) or {}
+    weights = tree.flatten(config.get("loss_weights"))
+    weights = [w for w in weights if w is not None] or [1.0]
+    return check_positive("loss_weights", weights[0])
 
 
 def _read_inputs(nodes, model, input_norm):
@@ -117,6 +134,13 @@ def _read_inputs(nodes, model, input_norm):
         nodes.nodes[index]["assumed"] = assumed
         indices.append(index)
     return indices
+
+
+def _note_inputs_that_are_read(nodes):
+    """Marks the inputs whose norms some bound depends on."""
+    for node, read in zip(nodes, needed_values(nodes)):
+        if "assumed" in node:
+            node["read"] = read
 
 
 def _name(tensor):
@@ -156,17 +180,29 @@ def _fold(nodes, loss):
             f"from_logits=True, Received: {last['label']} in layer "
             f"'{last['layer']}'"
         )
+    # What was doubtful about the activation is so about the loss.
     nodes.pop()
+    return loss._replace(doubt=loss.doubt or last["doubt"])
 
 
 def _start_the_rest(nodes, variables):
     """Variables of no layer act on the output, as in an unknown layer."""
-    started = {start[0] for n in nodes.nodes for start in n["starts"]}
+    leading = {start[0] for n in nodes.nodes for start in n["starts"]}
+    # Those that act on what is not read move the output by nothing.
+    for i in sorted(nodes.started - leading):
+        nodes.nodes[-1]["starts"].append([i, False, 0.0])
     for i, variable in enumerate(variables):
-        if i not in started:
+        if i not in nodes.started:
             last = nodes.nodes[-1]
             last["doubt"] = last["doubt"] or "variables of no known layer"
             nodes.start(len(nodes.nodes) - 1, variable, False, 1.0)
+
+
+def _doubt_constraints(nodes, variables):
+    """A constraint moves weights after the step that was certified."""
+    for i, variable in enumerate(variables):
+        if getattr(variable, "constraint", None) is not None:
+            nodes.doubt(i, "a constraint moves the weights after each step")
 
 
 def _read_loss(loss, nodes, shape, residual, weight):

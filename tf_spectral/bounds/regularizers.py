@@ -6,7 +6,7 @@ from tf_spectral.bounds.exponents import matrix_pairing
 from tf_spectral.bounds.nodes import size
 
 
-def penalties(variables, q, nodes):
+def penalties(variables, nodes):
     """Bounds of the Hessian of each variable's regularizer.
 
     The penalty `l2 |k|_F^2` has second derivative `2 l2 <u, v>`. Others leave
@@ -14,8 +14,7 @@ def penalties(variables, q, nodes):
 
     Args:
         variables: List of Keras variables.
-        q: 1, 2 or `"inf"`.
-        nodes: List of nodes, changed in place.
+        nodes: `NodeList`, changed in place.
 
     Returns:
         List of floats.
@@ -24,8 +23,9 @@ def penalties(variables, q, nodes):
     for i, variable in enumerate(variables):
         rate = _rate(getattr(variable, "regularizer", None))
         if rate is None:
-            _doubt(nodes, i)
-        numbers.append(2.0 * (rate or 0.0) * _pairing(variable.shape, q))
+            nodes.doubt(i, "regularizer other than L2")
+        pairing = _pairing(variable.shape, nodes.q)
+        numbers.append(2.0 * (rate or 0.0) * pairing)
     return numbers
 
 
@@ -42,9 +42,3 @@ def _pairing(shape, q):
     if len(shape) < 2:
         return matrix_pairing(1, size(shape), q)
     return matrix_pairing(size(shape[:-1]), shape[-1], q)
-
-
-def _doubt(nodes, variable):
-    for node in nodes:
-        if any(start[0] == variable for start in node["starts"]):
-            node["doubt"] = node["doubt"] or "regularizer other than L2"

@@ -5,6 +5,7 @@ call's output. Layers without a rule pass their input on, see `unknown`.
 """
 
 import numpy as np
+from keras import backend
 from keras import layers
 
 from tf_spectral.bounds.activations import activation_bounds
@@ -18,18 +19,46 @@ from tf_spectral.bounds.windows import layer_windows
 
 def visit(nodes, call):
     """Adds the nodes of a call; returns the index of its output."""
-    layer = call.operation
-    rule = _RULES.get(type(layer)) or MERGING.get(_operation_name(layer))
-    if rule is None and _operation_name(layer) in _SMOOTH_OPERATIONS:
-        rule = _operation
     before = len(nodes.nodes)
+    rule = _rule(call)
     output = rule(nodes, call) if rule else None
     if output is None:
         del nodes.nodes[before:]
-        return unknown(nodes, call, "no theory for this layer")
-    if getattr(layer, "activity_regularizer", None) is not None:
-        nodes.nodes[output]["doubt"] = "activity regularizer"
+        output = unknown(nodes, call, "no theory for this layer")
+    doubt = _doubt(call)
+    if doubt:
+        node = nodes.nodes[output]
+        node["doubt"] = node["doubt"] or doubt
     return output
+
+
+def _rule(call):
+    """The rule of a call, or `None`: only what a rule looks at is certain."""
+    layer = call.operation
+    name = _operation_name(layer)
+    if name in MERGING:
+        return MERGING[name]
+    # A second tensor is a mask, or another argument no rule reads.
+    if len(call.parents) != 1:
+        return None
+    return _RULES.get(name) or (
+        _operation if name in _SMOOTH_OPERATIONS else None
+    )
+
+
+def _doubt(call):
+    """What makes any rule's numbers uncertain, or `None`."""
+    layer = call.operation
+    if getattr(layer, "activity_regularizer", None) is not None:
+        return "activity regularizer"
+    if call.doubt:
+        return call.doubt
+    if any(None in shape for shape in [*call.shapes, call.shape]):
+        return "unknown length, taken as 1"
+    dtype = str(getattr(layer, "compute_dtype", None) or "float32")
+    if not dtype.startswith(("float32", "float64")):
+        return f"{dtype} rounds more than these bounds allow for"
+    return None
 
 
 def unknown(nodes, call, doubt):
@@ -74,6 +103,8 @@ def _convolution(nodes, call):
 
 def _separable(nodes, call):
     layer = call.operation
+    if _adapted(layer):
+        return None
     channels = layer.depthwise_kernel.shape[-2:]
     middle = (size(call.shape) // layer.filters, channels[0] * channels[1])
     parent = nodes.affine(
@@ -166,6 +197,8 @@ def _scaled(nodes, call, factor, **options):
 
 
 def _dropout(nodes, call):
+    if call.operation.rate >= 1:
+        return None
     return _scaled(nodes, call, 1.0 / (1.0 - call.operation.rate))
 
 
@@ -192,6 +225,9 @@ def _spread(nodes, call):
 
 def _average_pooling(nodes, call):
     windows = _pooling_windows(call)
+    if backend.backend() == "torch" and call.operation.padding == "same":
+        # Keras repeats the edges there: a window may be one entry alone.
+        return _scaled(nodes, call, root(windows.overlap(), nodes.q))
     # Row sums are 1 and column sums at most overlap / smallest.
     factor = root(max(windows.overlap() / windows.smallest(), 0.0), nodes.q)
     return _scaled(nodes, call, factor)
