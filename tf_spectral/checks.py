@@ -1,0 +1,412 @@
+"""What arguments must be: one rule for each kind.
+
+Each function takes the name of an argument and its value, and returns the
+value as plain Python, as a configuration needs it: NumPy's scalars become
+Python's. A value that will not do raises a `ValueError` that names the
+argument. Booleans are no numbers, and numbers are finite.
+"""
+
+import contextlib
+import math
+import numbers
+import operator
+import os
+
+import keras
+import numpy as np
+from keras import backend
+
+# Where floats of single precision end: the first normal one, the last one.
+SMALLEST = float(np.finfo("float32").tiny)
+LARGEST = float(np.finfo("float32").max)
+
+# NumPy, TensorFlow and files count with 64 bits.
+MOST = 2**63 - 1
+
+# Backends keep seeds in 32 bits, with a sign (PyTorch) or without (JAX).
+SEEDS = 2**31
+
+NORMS = (1, 2, "inf")
+
+
+def refuse(name, must, value, expected=None):
+    """Raises the error of an argument that will not do.
+
+    Args:
+        name: String, the argument.
+        must: String, how "Argument `name` must ..." goes on.
+        value: What was received.
+        expected: String, examples or choices. Defaults to `None`.
+
+    Raises:
+        ValueError: Always.
+    """
+    expected = f"Expected {expected}, " if expected else ""
+    raise ValueError(
+        f"Argument `{name}` must {must}. {expected}"
+        f"Received: {name}={shown(value)}"
+    ) from None
+
+
+def shown(value):
+    """A value for a message: its `repr`, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:
+        # Python refuses to write integers of more than 4300 digits.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 400 else f"{text[:200]}...{text[-20:]}"
+
+
+def boolean(name, value):
+    """`True` or `False`; no number stands for them.
+
+    Example:
+
+    >>> boolean("use_bias", np.bool_(True))
+    True
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        refuse(name, "be a boolean", value, "True or False")
+    return bool(value)
+
+
+def integer(name, value, minimum=None, maximum=MOST):
+    """An integer of Python, NumPy or a tensor `()`, within bounds.
+
+    Example:
+
+    >>> integer("units", np.int64(2), minimum=1)
+    2
+    """
+    result = _scalar(value, operator.index)
+    least = -MOST if minimum is None else minimum
+    if result is None or not least <= result <= maximum:
+        kind = {0: "a non-negative integer", 1: "a positive integer"}
+        must = kind.get(minimum, "an integer")
+        lower = f"{name} >= {minimum}" if minimum is not None else ""
+        upper = f"{name} <= {maximum}" if maximum != MOST else ""
+        bounds = " and ".join(filter(None, (lower, upper)))
+        refuse(name, f"be {must}", value, bounds or "a number such as 2")
+    return result
+
+
+def is_integer(value):
+    """Whether `integer` would take it, whatever its size."""
+    return _scalar(value, operator.index) is not None
+
+
+def number(
+    name,
+    value,
+    minimum=None,
+    above=None,
+    maximum=None,
+    below=None,
+    must="be a finite number",
+):
+    """A finite number of Python, NumPy or a tensor `()`, as a float.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        minimum: Float, the least allowed. Defaults to `None`.
+        above: Float, that it must exceed. Defaults to `None`.
+        maximum: Float, the largest allowed. Defaults to `None`.
+        below: Float, that must exceed it. Defaults to `None`.
+        must: String, how "Argument `name` must ..." goes on.
+
+    Example:
+
+    >>> number("center", np.float32(0.5), minimum=0.0)
+    0.5
+    """
+    result = _scalar(value, float)
+    if (
+        result is None
+        or not math.isfinite(result)
+        or (minimum is not None and not result >= minimum)
+        or (above is not None and not result > above)
+        or (maximum is not None and not result <= maximum)
+        or (below is not None and not result < below)
+    ):
+        bounds = (
+            (">=", minimum),
+            (">", above),
+            ("<=", maximum),
+            ("<", below),
+        )
+        words = [
+            f"{name} {sign} {bound}"
+            for sign, bound in bounds
+            if bound is not None
+        ]
+        refuse(name, must, value, " and ".join(words) or None)
+    return result
+
+
+def positive(name, value):
+    """A positive number that single precision holds, as a float.
+
+    What is smaller than its normal numbers would be zero in a kernel, what is
+    larger infinite.
+
+    Example:
+
+    >>> positive("epsilon", 1e-7)
+    1e-07
+    """
+    return number(
+        name,
+        value,
+        minimum=SMALLEST,
+        maximum=LARGEST,
+        must="be a positive, finite number",
+    )
+
+
+def non_negative(name, value):
+    """Zero or a positive number that single precision holds, as a float.
+
+    Example:
+
+    >>> non_negative("strength", 0)
+    0.0
+    """
+    return number(
+        name,
+        value,
+        minimum=0.0,
+        maximum=LARGEST,
+        must="be a non-negative, finite number",
+    )
+
+
+def fraction(name, value):
+    """A number in [0, 1), as a float: a momentum, a decay, a share.
+
+    Example:
+
+    >>> fraction("momentum", np.float64(0.9))
+    0.9
+    """
+    return number(name, value, 0.0, below=1.0, must="be a number in [0, 1)")
+
+
+def choice(name, value, choices):
+    """One of some strings, integers or `None`, as it stands in `choices`.
+
+    Example:
+
+    >>> choice("mode", "clip", ("clip", "free"))
+    'clip'
+    """
+    choices = tuple(choices)
+    for allowed in choices:
+        if allowed is None or isinstance(allowed, str):
+            kind = type(allowed)
+            if isinstance(value, kind) and value == allowed:
+                return allowed
+        elif _scalar(value, operator.index) == allowed:
+            return allowed
+    refuse(name, "be one of those known", value, f"one of {choices}")
+
+
+def norm(name, value):
+    """The exponent of a norm: 1, 2 or `"inf"`, for which infinity will do.
+
+    Example:
+
+    >>> norm("q", np.inf)
+    'inf'
+    """
+    if isinstance(value, str) and value == "inf":
+        return "inf"
+    exponent = _scalar(value, float)
+    if exponent == math.inf:
+        return "inf"
+    if exponent not in (1.0, 2.0):
+        refuse(name, "be the exponent of a norm", value, "1, 2 or 'inf'")
+    return int(exponent)
+
+
+def shape(name, value, rank=None, minimum=1):
+    """A sequence of integers, as a tuple.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        rank: Integer, how many there must be, or `None` for any number.
+            Defaults to `None`.
+        minimum: Integer, the least allowed. Defaults to `1`.
+
+    Example:
+
+    >>> shape("shape", [np.int64(3), 2], rank=2)
+    (3, 2)
+    """
+    sizes = None
+    if not isinstance(value, (str, bytes, dict, set, frozenset)):
+        with contextlib.suppress(Exception):
+            sizes = [_scalar(size, operator.index) for size in value]
+    if (
+        sizes is None
+        or (rank is not None and len(sizes) != rank)
+        or any(size is None or not minimum <= size <= MOST for size in sizes)
+    ):
+        many = "" if rank is None else f"{rank} "
+        refuse(
+            name,
+            f"be a tuple of {many}integers",
+            value,
+            f"integers >= {minimum}",
+        )
+    return tuple(sizes)
+
+
+def floating_dtype(name, value):
+    """The name of a floating dtype; `None` is that of `keras.config.floatx`.
+
+    Example:
+
+    >>> floating_dtype("dtype", np.float64)
+    'float64'
+    """
+    dtype = None
+    with contextlib.suppress(Exception):
+        dtype = backend.standardize_dtype(value)
+    if not isinstance(dtype, str) or "float" not in dtype:
+        refuse(name, "be a floating dtype", value, "one such as 'float32'")
+    return dtype
+
+
+def seed(name, value, generator=False):
+    """An integer that every backend takes for a seed; `None` stays.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        generator: Boolean, whether a `keras.random.SeedGenerator` will do,
+            too. Defaults to `False`.
+
+    Example:
+
+    >>> seed("seed", np.int64(7))
+    7
+    """
+    if value is None:
+        return None
+    if generator and isinstance(value, keras.random.SeedGenerator):
+        return value
+    return integer(name, value, minimum=0, maximum=SEEDS - 1)
+
+
+def function(name, value):
+    """Something to be called.
+
+    Example:
+
+    >>> function("make", max) is max
+    True
+    """
+    if not callable(value):
+        refuse(name, "be callable", value, "a function")
+    return value
+
+
+def instance(name, value, kinds, expected):
+    """An object of some classes.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        kinds: Class, or tuple of classes.
+        expected: String, what these are for a user.
+
+    Example:
+
+    >>> instance("columns", {}, dict, "a dictionary")
+    {}
+    """
+    if not isinstance(value, kinds):
+        refuse(name, f"be {expected}", value)
+    return value
+
+
+def path(name, value):
+    """A path to a file or folder, as a string.
+
+    Example:
+
+    >>> path("path", pathlib.Path("run.csv"))
+    'run.csv'
+    """
+    text = None
+    if isinstance(value, (str, os.PathLike)):
+        text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        refuse(name, "be a path", value, "a string or a `pathlib.Path`")
+    return text
+
+
+def found(name, value, get, expected):
+    """What one of Keras' functions `get` makes of an argument.
+
+    Those raise errors of many kinds and name no argument.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        get: Function such as `keras.regularizers.get`.
+        expected: String, what is found so.
+
+    Example:
+
+    >>> found("optimizer", "sgd", keras.optimizers.get, "an optimizer").name
+    'sgd'
+    """
+    try:
+        return get(value)
+    except Exception as error:
+        raise ValueError(
+            f"Argument `{name}` must be {expected}. "
+            f"Received: {name}={shown(value)}"
+        ) from error
+
+
+def optimizer(name, value):
+    """A Keras optimizer, or `None`, from what `compile` would take."""
+    return found(name, value, keras.optimizers.get, "a Keras optimizer")
+
+
+def learning_rate(name, value):
+    """A finite number as a float, or a schedule or function as it is."""
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(value, schedules):
+        return value
+    if callable(value) and not isinstance(value, type):
+        return value
+    return non_negative(name, value)
+
+
+def _scalar(value, convert):
+    """`convert(value)` of a real number that is no boolean, else `None`."""
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    if not isinstance(value, numbers.Real):
+        # Arrays and tensors of rank 0, and NumPy's scalars of half precision.
+        try:
+            if tuple(value.shape) != ():
+                return None
+            dtype = backend.standardize_dtype(value.dtype)
+        except Exception:
+            return None
+        if "float" not in dtype and "int" not in dtype:
+            return None
+        if "float" in dtype and convert is operator.index:
+            return None
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        # `float(10**400)`; tensors that are not known yet.
+        return None
