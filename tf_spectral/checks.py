@@ -21,6 +21,9 @@ from keras import ops
 SMALLEST = float(np.finfo("float32").tiny)
 LARGEST = float(np.finfo("float32").max)
 
+# The last one whose square it holds: norms and moments are sums of squares.
+SQUARABLE = math.sqrt(LARGEST)
+
 # NumPy, TensorFlow and files count with 64 bits.
 MOST = 2**63 - 1
 
@@ -146,11 +149,16 @@ def number(
     return result
 
 
-def positive(name, value):
+def positive(name, value, maximum=LARGEST):
     """A positive number that single precision holds, as a float.
 
     What is smaller than its normal numbers would be zero in a kernel, what is
     larger infinite.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        maximum: Float, the largest allowed. Defaults to `LARGEST`.
 
     Example:
 
@@ -161,13 +169,18 @@ def positive(name, value):
         name,
         value,
         minimum=SMALLEST,
-        maximum=LARGEST,
+        maximum=maximum,
         must="be a positive, finite number",
     )
 
 
-def non_negative(name, value):
+def non_negative(name, value, maximum=LARGEST):
     """Zero or a positive number that single precision holds, as a float.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        maximum: Float, the largest allowed. Defaults to `LARGEST`.
 
     Example:
 
@@ -178,7 +191,7 @@ def non_negative(name, value):
         name,
         value,
         minimum=0.0,
-        maximum=LARGEST,
+        maximum=maximum,
         must="be a non-negative, finite number",
     )
 
@@ -374,9 +387,10 @@ def path(name, value):
 
 
 def found(name, value, get, expected):
-    """What one of Keras' functions `get` makes of an argument.
+    """What one of Keras' functions `get` makes of an argument, or `None`.
 
-    Those raise errors of many kinds and name no argument.
+    Those raise errors of many kinds and name no argument, and return what
+    cannot be called.
 
     Args:
         name: String, the argument.
@@ -386,21 +400,53 @@ def found(name, value, get, expected):
 
     Example:
 
-    >>> found("optimizer", "sgd", keras.optimizers.get, "an optimizer").name
-    'sgd'
+    >>> found("f", "relu", keras.activations.get, "an activation").__name__
+    'relu'
     """
+    result = cause = None
     try:
-        return get(value)
+        result = get(value)
     except Exception as error:
+        cause = error
+    if cause or not (result is None or callable(result)):
         raise ValueError(
             f"Argument `{name}` must be {expected}. "
             f"Received: {name}={shown(value)}"
-        ) from error
+        ) from cause
+    return result
+
+
+def activation(name, value):
+    """A function from a name, a configuration or itself; `None` is linear."""
+    return found(name, value, keras.activations.get, "a Keras activation")
+
+
+def regularizer(name, value):
+    """A Keras regularizer from a name, a configuration or itself."""
+    return found(name, value, keras.regularizers.get, "a Keras regularizer")
+
+
+def initializer(name, value):
+    """A Keras initializer from a name, a configuration or itself."""
+    return found(name, value, keras.initializers.get, "a Keras initializer")
+
+
+def constraint(name, value):
+    """A Keras constraint from a name, a configuration or itself."""
+    return found(name, value, keras.constraints.get, "a Keras constraint")
 
 
 def optimizer(name, value):
     """A Keras optimizer, or `None`, from what `compile` would take."""
-    return found(name, value, keras.optimizers.get, "a Keras optimizer")
+    if value is None or isinstance(value, keras.optimizers.Optimizer):
+        return value
+    try:
+        return keras.optimizers.get(value)
+    except Exception as error:
+        raise ValueError(
+            f"Argument `{name}` must be a Keras optimizer. Expected one, or "
+            f"its name or configuration, Received: {name}={shown(value)}"
+        ) from error
 
 
 def learning_rate(name, value):

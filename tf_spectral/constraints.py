@@ -2,11 +2,11 @@
 
 import math
 
-import numpy as np
 from keras import constraints
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.linalg.orthogonal import nearest_orthogonal
 
 
@@ -57,13 +57,7 @@ class Orthogonal(constraints.Constraint):
     """
 
     def __init__(self, blocks=1):
-        integer = isinstance(blocks, (int, np.integer))
-        if not integer or isinstance(blocks, bool) or blocks < 1:
-            raise ValueError(
-                "Argument `blocks` must be a positive integer. "
-                f"Received: blocks={blocks}"
-            )
-        self.blocks = int(blocks)
+        self.blocks = checks.integer("blocks", blocks, minimum=1)
 
     def __call__(self, w):
         return self.by_blocks(nearest_orthogonal, w)
@@ -93,7 +87,7 @@ class Orthogonal(constraints.Constraint):
         Returns:
             List of `blocks` tensors of rank 2.
         """
-        w = ops.convert_to_tensor(w)
+        w = checks.tensor("w", w)
         shape = tuple(w.shape)
         if len(shape) < 2 or shape[-1] % self.blocks:
             raise ValueError(

@@ -1,11 +1,10 @@
 """Penalties that pull singular values to a place of choice."""
 
-import math
-import numbers
-
 from keras import ops
 from keras import regularizers
 from keras.saving import register_keras_serializable
+
+from tf_spectral import checks
 
 __all__ = ["SingularValues"]
 
@@ -46,14 +45,10 @@ class SingularValues(regularizers.Regularizer):
     """
 
     def __init__(self, strength=0.01, center=1.0):
-        for name, value in (("strength", strength), ("center", center)):
-            number = isinstance(value, numbers.Real)
-            if not number or not 0 <= value < math.inf:
-                raise ValueError(
-                    f"Argument `{name}` must be non-negative and finite. "
-                    f"Received: {name}={value}"
-                )
-        self.strength, self.center = float(strength), float(center)
+        self.strength = checks.non_negative(
+            "strength", strength, checks.SQUARABLE
+        )
+        self.center = checks.non_negative("center", center, checks.SQUARABLE)
 
     def __call__(self, x):
         # `abs` has no slope at zero, from where values are to move on.

@@ -226,7 +226,9 @@ def test_refuses_determinant(kind, determinant):
 
 
 def test_refuses_angles():
-    with pytest.raises(ValueError, match="`angles`.*Received: angles=degrees"):
+    with pytest.raises(
+        ValueError, match="`angles`.*Received: angles='degrees'"
+    ):
         BlockRotation("degrees")
 
 

@@ -6,7 +6,6 @@ A kernel acts on rows, so it is the transpose of the matrix in the papers.
 import math
 import random
 
-from keras import backend
 from keras import initializers
 from keras import ops
 from keras import random as keras_random
@@ -14,6 +13,7 @@ from keras.saving import deserialize_keras_object
 from keras.saving import register_keras_serializable
 from keras.saving import serialize_keras_object
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import working_dtype
 
 
@@ -21,21 +21,19 @@ class _OrthogonalInitializer(initializers.Initializer):
     """Seed and determinant, and the dtype to compute in."""
 
     def __init__(self, determinant=None, seed=None):
-        if determinant not in (None, 1, -1):
-            raise ValueError(
-                "Argument `determinant` is unknown. Expected None, 1 or -1, "
-                f"Received: determinant={determinant}"
-            )
-        if isinstance(seed, dict):
+        self.determinant = checks.choice(
+            "determinant", determinant, (None, 1, -1)
+        )
+        if isinstance(seed, dict) and seed:
             seed = deserialize_keras_object(seed)
-        self.determinant = determinant
-        self.seed = seed
+        self.seed = checks.seed("seed", seed, generator=True)
         # As in Keras, one unseeded initializer gives one set of values.
-        self._drawn_seed = random.randint(1, 10**9) if seed is None else seed
+        drawn = random.randint(1, 10**9) if seed is None else self.seed
+        self._drawn_seed = drawn
 
     def __call__(self, shape, dtype=None):
-        dtype = backend.standardize_dtype(dtype)
-        shape = tuple(shape)
+        dtype = checks.floating_dtype("dtype", dtype)
+        shape = checks.shape("shape", shape)
         self.check(shape)
         matrix = self.matrix(shape, working_dtype(dtype))
         return ops.cast(ops.reshape(matrix, shape), dtype)
@@ -100,12 +98,7 @@ class BlockRotation(_OrthogonalInitializer):
 
     def __init__(self, angles="cayley", determinant=None, seed=None):
         super().__init__(determinant, seed)
-        if angles not in ("cayley", "exact"):
-            raise ValueError(
-                "Argument `angles` is unknown. Expected 'cayley' or 'exact', "
-                f"Received: angles={angles}"
-            )
-        self.angles = angles
+        self.angles = checks.choice("angles", angles, ("cayley", "exact"))
 
     def matrix(self, shape, dtype):
         planes = shape[0] // 2
@@ -236,7 +229,7 @@ def get_orthogonal_initializer(identifier):
     """One of the above from its name, or what Keras makes of it."""
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
-    return initializers.get(identifier)
+    return checks.initializer("identifier", identifier)
 
 
 def _uniform_directions(count, dtype, seed):

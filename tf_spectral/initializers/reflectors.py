@@ -8,6 +8,7 @@ mean square of the entries that `u` starts with. Under plain SGD the angle is
 `learning_rate / reflector_scale^2` times the gradient at unit length.
 """
 
+import contextlib
 import random
 
 import numpy as np
@@ -15,6 +16,7 @@ from keras import initializers
 from keras.saving import deserialize_keras_object
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.linalg.factorization import vector_to_axis
 
 
@@ -37,20 +39,20 @@ class ReflectorInitializer(initializers.Initializer):
     """
 
     def __init__(self, reflector_scale=1.0, seed=None):
-        if not 0 < reflector_scale < np.inf:
-            raise ValueError(
-                "Argument `reflector_scale` must be positive and finite. "
-                f"Received: reflector_scale={reflector_scale}"
-            )
-        self.reflector_scale = float(reflector_scale)
-        self.seed = seed
+        self.reflector_scale = checks.positive(
+            "reflector_scale", reflector_scale, checks.SQUARABLE
+        )
+        self.seed = checks.seed("seed", seed)
         # As in Keras, one unseeded initialiser gives one set of values.
-        self._drawn_seed = random.randint(1, 10**9) if seed is None else seed
+        drawn = random.randint(1, 10**9) if seed is None else self.seed
+        self._drawn_seed = drawn
 
     def __call__(self, u_shape, v_shape):
-        self.check(tuple(u_shape), tuple(v_shape))
+        u_shape = checks.shape("u_shape", u_shape, rank=2, minimum=0)
+        v_shape = checks.shape("v_shape", v_shape, rank=2, minimum=0)
+        self.check(u_shape, v_shape)
         rng = np.random.default_rng(self._drawn_seed)
-        u, v = self.directions(tuple(u_shape), tuple(v_shape), rng)
+        u, v = self.directions(u_shape, v_shape, rng)
         return self.rescale(u), self.rescale(v)
 
     def for_part(self, place):
@@ -63,7 +65,8 @@ class ReflectorInitializer(initializers.Initializer):
             return self
         other = type(self).from_config(self.get_config())
         if self.seed is not None:
-            other.seed = other._drawn_seed = self.seed + place
+            other.seed = (self.seed + place) % checks.SEEDS
+            other._drawn_seed = other.seed
         return other
 
     def check(self, u_shape, v_shape):
@@ -158,12 +161,7 @@ class RotationReflectors(ReflectorInitializer):
 
     def __init__(self, angles="uniform", reflector_scale=1.0, seed=None):
         super().__init__(reflector_scale, seed)
-        if angles not in ("uniform", "cayley"):
-            raise ValueError(
-                "Argument `angles` is unknown. Expected 'uniform' or "
-                f"'cayley', Received: angles={angles}"
-            )
-        self.angles = angles
+        self.angles = checks.choice("angles", angles, ("uniform", "cayley"))
 
     def check(self, u_shape, v_shape):
         _check_equal_shapes(self, u_shape, v_shape)
@@ -197,16 +195,18 @@ _BY_NAME = {
 
 def get_reflector_initializer(identifier):
     """A `ReflectorInitializer` from its name, configuration or itself."""
+    initializer = identifier
     if isinstance(identifier, dict):
-        identifier = deserialize_keras_object(identifier)
-    if isinstance(identifier, str) and identifier in _BY_NAME:
-        return _BY_NAME[identifier]()
-    if isinstance(identifier, ReflectorInitializer):
-        return identifier
+        with contextlib.suppress(Exception):
+            initializer = deserialize_keras_object(identifier)
+    elif isinstance(identifier, str) and identifier in _BY_NAME:
+        initializer = _BY_NAME[identifier]()
+    if isinstance(initializer, ReflectorInitializer):
+        return initializer
     raise ValueError(
         "Argument `reflector_initializer` is unknown. Expected one of "
         f"{sorted(_BY_NAME)} or an instance of `ReflectorInitializer`, "
-        f"Received: reflector_initializer={identifier}"
+        f"Received: reflector_initializer={checks.shown(identifier)}"
     )
 
 

@@ -46,7 +46,7 @@ class Annealable:
                 "The radius is a constant. Expected an `SVD` with "
                 "annealed_radius=True, Received: annealed_radius=False"
             )
-        sv.check_sigma(self.sigma_mode, self.sigma_center, radius)
+        radius = sv.check_sigma(self.sigma_mode, self.sigma_center, radius)[2]
         self._ensure_built()
         before = self._bounds()[2]
         self._radius.assign(radius)

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.linalg.spectral import spectral_matrix
@@ -37,6 +38,7 @@ class Assignable:
 
         Reference: Zhang et al., 2018, Theorems 2 and 4.
         """
+        exact = checks.boolean("exact", exact)
         kernel = self._checked_kernel(kernel)
         u, sigma, v = self._factors(kernel)
         if not exact:
@@ -65,7 +67,7 @@ class Assignable:
         return svd_factors_from_matrix(kernel, self.reflectors)
 
     def _checked_kernel(self, kernel):
-        kernel = ops.convert_to_tensor(kernel)
+        kernel = checks.tensor("kernel", kernel)
         if tuple(kernel.shape) != self.shape:
             raise ValueError(
                 "Argument `kernel` has the wrong shape. Expected "

@@ -47,11 +47,7 @@ class Orthogonal(SVD):
         units = checks.integer("units", units, minimum=1)
         if reflectors is None:
             reflectors = units
-        if isinstance(reflectors, (tuple, list)):
-            raise ValueError(
-                "Argument `reflectors` must be an integer or None. "
-                f"Received: reflectors={reflectors}"
-            )
+        reflectors = checks.integer("reflectors", reflectors, 0, units)
         super().__init__(
             (units, units),
             reflectors=(reflectors, 0),

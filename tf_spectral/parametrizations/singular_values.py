@@ -5,12 +5,12 @@ constraint after each update, `free` not at all; `fixed` has no weight. Zhang
 et al., 2018, section 4 (equation 8 for the sigmoid).
 """
 
-import numbers
-
 import numpy as np
 from keras import constraints
 from keras import ops
 from keras.saving import register_keras_serializable
+
+from tf_spectral import checks
 
 MODES = ("sigmoid", "clip", "free", "fixed")
 
@@ -19,27 +19,20 @@ INSIDE = 0.99
 
 
 def check_sigma(mode, center, radius):
-    """Raises unless the bounds make sense in the mode."""
-    if mode not in MODES:
-        raise ValueError(
-            f"Argument `sigma_mode` is unknown. Expected one of {MODES}, "
-            f"Received: sigma_mode={mode}"
-        )
-    if not isinstance(center, numbers.Real) or not 0 <= center < np.inf:
-        raise ValueError(
-            "Argument `sigma_center` must be non-negative and finite. "
-            f"Received: sigma_center={center}"
-        )
-    limit = center if center > 0 else np.inf
-    bounded = mode in ("sigmoid", "clip")
-    if not isinstance(radius, numbers.Real) or (
-        bounded and not 0 < radius < limit
-    ):
+    """The three as plain Python; raises if the mode has no such bounds."""
+    mode = checks.choice("sigma_mode", mode, MODES)
+    center = checks.non_negative("sigma_center", center, checks.SQUARABLE)
+    radius = checks.number("sigma_radius", radius)
+    if mode not in ("sigmoid", "clip"):
+        return mode, center, radius
+    radius = checks.positive("sigma_radius", radius, checks.SQUARABLE)
+    if 0 < center <= radius:
         raise ValueError(
             "Argument `sigma_radius` must be positive and, so that the matrix "
             "stays invertible, smaller than a positive `sigma_center`. "
             f"Received: sigma_radius={radius}, sigma_center={center}"
         )
+    return mode, center, radius
 
 
 def sigma_from_weight(weight, mode, center, radius):

@@ -7,6 +7,7 @@ from keras import regularizers
 from keras.saving import register_keras_serializable
 from keras.saving import serialize_keras_object
 
+from tf_spectral import checks
 from tf_spectral import initializers
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import check_reflectors
@@ -83,23 +84,28 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
         annealed_radius=False,
         **kwargs,
     ):
-        self._check_shape(shape)
-        sv.check_sigma(sigma_mode, sigma_center, sigma_radius)
+        shape = checks.shape("shape", shape, rank=2)
+        sigma = sv.check_sigma(sigma_mode, sigma_center, sigma_radius)
+        annealed_radius = checks.boolean("annealed_radius", annealed_radius)
+        check_annealed(annealed_radius, sigma_mode)
+        sigma_regularizer = checks.regularizer(
+            "sigma_regularizer", sigma_regularizer
+        )
+        matrix_regularizer = checks.regularizer(
+            "matrix_regularizer", matrix_regularizer
+        )
         super().__init__(**kwargs)
-        self.shape = tuple(int(n) for n in shape)
+        self.shape = shape
         self.reflectors = check_reflectors(reflectors, *self.shape)
-        self.sigma_center = float(sigma_center)
-        self.sigma_radius = float(sigma_radius)
-        self.sigma_mode = sigma_mode
-        self.annealed_radius = bool(annealed_radius)
-        check_annealed(self.annealed_radius, sigma_mode)
+        self.sigma_mode, self.sigma_center, self.sigma_radius = sigma
+        self.annealed_radius = annealed_radius
         self.reflector_initializer = initializers.get_reflector_initializer(
             reflector_initializer
         )
         (n_in, n_out), (m_u, m_v) = self.shape, self.reflectors
         self.reflector_initializer.check((m_u, n_out), (m_v, n_in))
-        self.sigma_regularizer = regularizers.get(sigma_regularizer)
-        self.matrix_regularizer = regularizers.get(matrix_regularizer)
+        self.sigma_regularizer = sigma_regularizer
+        self.matrix_regularizer = matrix_regularizer
         check_penalties(
             m_u,
             sigma_mode,
@@ -218,19 +224,6 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
         for variable, regularizer, value in penalties:
             if regularizer is not None:
                 variable.regularizer = _Penalty(regularizer, value)
-
-    @staticmethod
-    def _check_shape(shape):
-        valid = (
-            isinstance(shape, (tuple, list))
-            and len(shape) == 2
-            and all(isinstance(n, (int, np.integer)) and n > 0 for n in shape)
-        )
-        if not valid:
-            raise ValueError(
-                "Argument `shape` must be a pair of positive integers "
-                f"(n_in, n_out). Received: shape={shape}"
-            )
 
 
 def check_penalties(m_u, sigma_mode, sigma_regularizer, **of_matrix):
