@@ -7,13 +7,15 @@ import keras
 from keras import layers
 from keras import tree
 
+from tf_spectral import checks
 from tf_spectral.export.freezing import frozen_matrices
 from tf_spectral.export.streaming import Stream
 from tf_spectral.export.streaming import chain_of
 from tf_spectral.export.streaming import obstacle
 from tf_spectral.export.streaming import parts_of
-from tf_spectral.export.versions import complete_or_absent
-from tf_spectral.export.versions import version_folder
+from tf_spectral.export.versions import check_version
+from tf_spectral.export.versions import model_folder
+from tf_spectral.export.versions import write_version
 
 
 def export_saved_model(
@@ -45,9 +47,11 @@ def export_saved_model(
         model: Built Sequential or functional model, on the TensorFlow
             backend.
         path: Local folder of the model, with versions of it or nothing in
-            it. Made if it does not exist.
-        version: Positive integer, or `None` for the next free one. Defaults
-            to `None`.
+            it. Made if it does not exist. For `gs://` and the like export to
+            a local folder, and copy its version.
+        version: Positive integer below `2**63`, or `None` for the next free
+            one; each of several processes that export at a time gets its
+            own. Defaults to `None`.
         materialize: Boolean. `True` saves the matrices of `SpectralRNN` and
             other parametrized layers, ready to use; `False` saves their
             reflectors and singular values and forms the matrices anew at
@@ -63,9 +67,10 @@ def export_saved_model(
         RuntimeError: If the backend is not TensorFlow.
         ValueError: If the model is not built, is a subclassed model, has a
             stateful layer or a `TimeDistributed` over an unknown length; if
-            `path` is a file or holds anything but versions; if the version
-            is no positive integer or exists; if `streaming=True` is
-            impossible. Nothing is written then.
+            `path` is no local folder or holds anything but versions (and
+            hidden files); if the version is no positive integer or exists;
+            if `materialize` or `streaming` is no boolean, or
+            `streaming=True` is impossible. Nothing is written then.
 
     Example:
 
@@ -84,12 +89,15 @@ def export_saved_model(
             "KERAS_BACKEND=tensorflow, Received: "
             f"keras.backend.backend()={keras.backend.backend()!r}"
         )
+    materialize = checks.boolean("materialize", materialize)
+    if streaming is not None:
+        streaming = checks.boolean("streaming", streaming)
     _check_model(model)
-    folder = version_folder(path, version)
+    path = model_folder(path)
+    version = check_version(path, version)
     stream = _stream(model, streaming)
     with frozen_matrices(model) if materialize else contextlib.nullcontext():
-        _write(_archive(model, stream), folder)
-    return str(folder)
+        return str(_write(_archive(model, stream), path, version))
 
 
 def _check_model(model):
@@ -204,10 +212,13 @@ def _input_specs(model, dynamic_time):
     return specs
 
 
-def _write(archive, folder):
+def _write(archive, path, version):
     import tensorflow as tf
 
     # The loops' own gradients cannot be saved, and no server asks for them.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    with complete_or_absent(folder) as beside:
-        archive.write_out(beside, options=options, verbose=False)
+
+    def write(folder):
+        archive.write_out(folder, options=options, verbose=False)
+
+    return write_version(path, version, write)
