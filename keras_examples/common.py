@@ -13,6 +13,7 @@ import keras
 
 import tf_spectral
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
@@ -99,6 +100,7 @@ def train_cells(args, build_model, make, validation_size, **fit_options):
         )
 
     logs = {}
+    write_command(args.out, args)
     for cell in args.cell:
         keras.utils.set_random_seed(args.seed)
         write_command(args.out / cell, args)
@@ -170,22 +172,37 @@ def run_all(plan, run, args, key):
     """
     write_command(args.out, args)
     path = args.out / "runs.csv"
-    rows = []
-    if path.exists():
-        with path.open() as file:
-            rows = list(csv.DictReader(file))
+    rows = read_rows(path)
     done = {tuple(row[name] for name in key) for row in rows}
     bar = keras.utils.Progbar(len(plan), unit_name="training")
     for values in plan:
         if tuple(map(str, values)) not in done:
             row = run(*values, args)
-            with path.open("a") as file:
+            with path.open("a", newline="") as file:
                 writer = csv.DictWriter(file, row)
                 if not file.tell():
                     writer.writeheader()
                 writer.writerow(row)
+            files.sync(path)
             rows.append({name: str(value) for name, value in row.items()})
         bar.add(1)
+    return rows
+
+
+def read_rows(path):
+    """The whole rows of `runs.csv`; half a row at its end is cut off."""
+    if not path.exists():
+        return []
+    files.cut_table(path)
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            sys.exit(
+                f"{path}, line {number}: expected {len(reader.fieldnames)} "
+                "values. Mend or remove the line."
+            )
     return rows
 
 
@@ -201,33 +218,41 @@ def report(logs, baseline, quantity, path):
     figure = plotting.learning_curves(
         logs, baseline=baseline, log_scale=True, ylabel=quantity
     )
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
     print(f"figure: {path}")
 
 
-def write_command(folder, args):
-    """Keeps beside a log what made it: command, settings, versions, device.
+def write_command(folder, args, fixed=False, without=()):
+    """Keeps beside results what made them: command, versions, device.
 
-    Stops the program if the folder holds a run with other settings.
+    Stops the program if the folder holds results of another command: they
+    are never written over.
+
+    Args:
+        folder: Path of a folder, made if there is none.
+        args: Arguments of the example.
+        fixed: Whether all arguments count. If not, lists and `NOT_SETTINGS`
+            may be others when the command is given again.
+        without: Names of further arguments that do not count.
     """
     folder = pathlib.Path(folder)
     path = folder / "command.json"
     settings = {
         key: str(value)
         for key, value in sorted(vars(args).items())
-        if key not in NOT_SETTINGS and not isinstance(value, list)
+        if key not in ("out", *without)
+        and (fixed or (key not in NOT_SETTINGS and not isinstance(value, list)))
     }
-    begun = (
-        fitting.completed_epochs(folder / "backup")
-        or (folder / "runs.csv").exists()
-    )
-    if begun and path.exists():
-        if json.loads(path.read_text())["settings"] != settings:
-            sys.exit(
-                f"{folder} holds a run with other settings. Give another "
-                "--out, or remove it."
-            )
+    if folder.exists() and not folder.is_dir():
+        sys.exit(f"{folder} is a file. Give another --out.")
     folder.mkdir(parents=True, exist_ok=True)
+    # What begins with a dot was being written when a process was killed.
+    results = [f.name for f in folder.iterdir() if not f.name.startswith(".")]
+    if set(results) - {path.name} and settings_of(path) != settings:
+        sys.exit(
+            f"{folder} holds {sorted(results)}, which a command with other "
+            "settings made. Give another --out, or remove it."
+        )
     record = {
         "command": "python " + " ".join(sys.argv),
         "settings": settings,
@@ -239,7 +264,26 @@ def write_command(folder, args):
         "tf_spectral": tf_spectral.__version__,
         "processor": processor(),
     }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(path, record)
+
+
+def settings_of(path):
+    """What a `command.json` says of its run; `None` if it says nothing."""
+    try:
+        return json.loads(path.read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_json(path, value):
+    """Writes a file of JSON, whole or not at all."""
+    files.write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def save_figure(figure, path):
+    """Writes a figure, whole or not at all."""
+    with files.replaced(path) as beside:
+        figure.savefig(beside, dpi=150)
 
 
 def backend_version():

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.initializers import GaussianReflectors
 from tf_spectral.layers import SpectralDense
@@ -178,6 +179,7 @@ def main():
     if args.timings:
         print_timings(data, args)
         return
+    common.write_command(args.out, args, without=("layers",))
     logs, lines = {}, []
     for kind in args.kind:
         logs[kind], accuracy = train(kind, data, args)
@@ -192,10 +194,10 @@ def main():
         f"| {args.layers} layers | test accuracy | best validation epoch | "
         "singular values |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
-    (args.out / f"table_{args.layers}.md").write_text(table)
+    files.write_text(args.out / f"table_{args.layers}.md", table)
     print("\n" + table)
     figure = plotting.learning_curves(logs, metric="accuracy")
-    figure.savefig(args.out / f"accuracy_{args.layers}.png", dpi=150)
+    common.save_figure(figure, args.out / f"accuracy_{args.layers}.png")
 
 
 if __name__ == "__main__":

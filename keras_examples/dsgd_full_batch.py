@@ -5,13 +5,18 @@ gradient is summed over chunks, so that memory does not grow with the set.
 """
 
 import csv
-import json
+import sys
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_spectral import files
+from tf_spectral import plotting
+from tf_spectral.callbacks.backup import load_state
+from tf_spectral.callbacks.backup import save_state
+from tf_spectral.callbacks.backup import saved_states
 from tf_spectral.callbacks.names import short_variable_names
 
 
@@ -36,20 +41,15 @@ class FullBatchTrainer:
         self._sums = [tf.Variable(tf.zeros_like(w)) for w in self._weights]
         self._loss_sum = tf.Variable(0.0, dtype="float64")
         self._hits = tf.Variable(0, dtype="int64")
-        self._start = [np.array(v) for v in self._variables()]
+        self._start = [np.array(v) for v in self.variables()]
 
-    def _variables(self):
+    def variables(self):
+        """All that a step changes: variables of model and optimizer."""
         return [*self.model.variables, *self.optimizer.variables]
-
-    def checkpoint(self):
-        """A `tf.train.Checkpoint` of weights and optimizer."""
-        return tf.train.Checkpoint(
-            variables=[v.value for v in self._variables()]
-        )
 
     def restart(self, learning_rate):
         """Goes back to the first weights, with another learning rate."""
-        for variable, value in zip(self._variables(), self._start):
+        for variable, value in zip(self.variables(), self._start):
             variable.assign(value)
         self.optimizer.learning_rate = learning_rate
 
@@ -127,17 +127,13 @@ class FullBatchRun:
 
     def run(self, parts, test, updates):
         """Trains up to that many updates; returns the path of the log."""
-        backups = tf.train.CheckpointManager(
-            self.trainer.checkpoint(), self.folder / "backup", max_to_keep=1
-        )
-        done = 0
-        if backups.restore_or_initialize():
-            done = int(self.trainer.optimizer.iterations)
+        done = self._take_up()
         updates = max(updates, done)
         progress = keras.utils.Progbar(updates, stateful_metrics=["loss"])
-        with open(self.log, "r+" if done else "w+", newline="") as file:
-            self._cut(file, done)
+        with open(self.log, "a", newline="") as file:
             writer = csv.DictWriter(file, self.fields)
+            if not file.tell():
+                writer.writeheader()
             for update in range(done + 1, updates + 1):
                 row = self._update(update, parts, test)
                 writer.writerow(row)
@@ -145,8 +141,10 @@ class FullBatchRun:
                 if update % self._save_every == 0 or update == updates:
                     # What the backup calls done is in the log already.
                     file.flush()
-                    self._save(backups, update)
+                    files.sync(self.log)
+                    self._save(update)
             writer.writerow(self._measure(updates + 1, parts, test))
+        files.sync(self.log)
         return self.log
 
     def _update(self, update, parts, test):
@@ -177,22 +175,35 @@ class FullBatchRun:
         row["loss"], row["accuracy"] = self.trainer.measure(parts)
         return row
 
-    def _save(self, backups, update):
-        backups.save()
-        # Where `fitting.completed_epochs` looks for it. A stop while it is
-        # written must not leave half of it.
-        half = self.folder / "backup" / "metadata.part"
-        half.write_text(json.dumps({"epoch": update}))
-        half.replace(self.folder / "backup" / "training_metadata.json")
+    def _save(self, update):
+        save_state(
+            self.folder / "backup",
+            update,
+            self.trainer.variables(),
+            kept=lambda updates: updates[-2:],
+        )
 
-    def _cut(self, file, done):
-        """Leaves the rows of the updates that the backup knows of."""
-        rows = [r for r in csv.DictReader(file) if int(r["update"]) <= done]
-        if rows:
-            self._first_loss = float(rows[0]["loss"])
-            self._least = float(rows[-1]["min_squared_norm"])
-        file.seek(0)
-        file.truncate()
-        writer = csv.DictWriter(file, self.fields)
-        writer.writeheader()
-        writer.writerows(rows)
+    def _take_up(self):
+        """Restores a stopped run; returns how many updates are done."""
+        backup = self.folder / "backup"
+        done = load_state(backup, self.trainer.variables())
+        if done:
+            files.cut_table(self.log, last=done)
+            rows = plotting.read_log(self.log)
+            if len(rows["update"]) != done:
+                sys.exit(
+                    f"{self.log}: expected a row of each of {done} updates, "
+                    f"Received: {len(rows['update'])} rows"
+                )
+            self._first_loss = float(rows["loss"][0])
+            self._least = float(rows["min_squared_norm"][-1])
+            return done
+        if not saved_states(backup):
+            if self.log.exists():
+                sys.exit(
+                    f"{self.log} is the log of a run whose backup is gone. "
+                    "Give another --out, or remove it."
+                )
+            self._save(0)
+        self.log.unlink(missing_ok=True)
+        return 0

@@ -153,10 +153,8 @@ def train_stochastic(method, q, data, args, folder):
         return model.evaluate(*data["validation"], batch_size=500, verbose=0)[0]
 
     rate = args.rate or choose_rate(folder, trial, settings)
-    log, backup = folder / "log.csv", folder / "backup"
-    done = fitting.completed_epochs(backup)
-    if not done:
-        log.unlink(missing_ok=True)
+    saver = fitting.LoggedBackup(folder)
+    log, _ = fitting.take_up(saver, model)
     watchers = [callbacks.LayerUpdateCounter()] if method != "sgd" else []
     fit(
         rate,
@@ -167,10 +165,7 @@ def train_stochastic(method, q, data, args, folder):
             *watchers,
             TestAccuracy(data["test"]),
             fitting.SecondsLogger(),
-            keras.callbacks.CSVLogger(log, append=done > 0),
-            keras.callbacks.TerminateOnNaN(),
-            # Last: what it calls done is in the log already.
-            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
+            *fitting.savers(saver),
         ],
     )
     return log
@@ -180,6 +175,8 @@ def main():
     args = parse_arguments()
     if keras.backend.backend() != "tensorflow":
         sys.exit("This example needs KERAS_BACKEND=tensorflow.")
+    batch = {"batch": "chunk", "stochastic": "batch"}[args.mode]
+    common.write_command(args.out, run_settings(None, None, args, batch))
     data = load(args)
     train = {"batch": train_full_batch, "stochastic": train_stochastic}
     logs = {}

@@ -19,6 +19,7 @@ a step can be too long, and then the output unit is saturated for good.
 import argparse
 import pathlib
 
+import common
 import keras
 import numpy as np
 
@@ -153,7 +154,7 @@ def draw(title, runs, path, steps):
     figure = plotting.update_curves(
         logs, log_scale=True, title=title, dashed=dashed
     )
-    figure.savefig(path, dpi=150)
+    common.save_figure(figure, path)
 
 
 def main():
@@ -168,7 +169,7 @@ def main():
         default=pathlib.Path("results/dsgd_motivation"),
     )
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    common.write_command(args.out, args, fixed=True)
     keras.config.set_floatx("float64")
     print(
         f"After {args.steps} steps. diverges (k): beyond {HUGE:.0e} at step k; "

@@ -2,8 +2,10 @@
 
 import csv
 
+import common
 import numpy as np
 
+from tf_spectral import files
 from tf_spectral import plotting
 
 TITLES = {
@@ -110,11 +112,11 @@ def batch(logs, args):
 
 def write_summary(logs, args):
     """Keeps the numbers of the tables beside the logs."""
-    with open(args.out / "summary.csv", "w", newline="") as file:
-        writer = None
-        for (method, q), log in logs.items():
-            columns = plotting.read_log(log)
-            row = {
+    rows = []
+    for (method, q), log in logs.items():
+        columns = plotting.read_log(log)
+        rows.append(
+            {
                 "method": method,
                 "norm": q,
                 "updates": len(columns["loss"]) - 1,
@@ -124,10 +126,12 @@ def write_summary(logs, args):
                 **check_guarantees(log),
                 **count_blocks(log),
             }
-            writer = writer or csv.DictWriter(file, list(row))
-            if not file.tell():
-                writer.writeheader()
-            writer.writerow(row)
+        )
+    path = args.out / "summary.csv"
+    with files.replaced(path) as beside, beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def draw_batch(logs, args):
@@ -200,4 +204,4 @@ def stochastic(logs, args):
 
 def save(figure, args, name):
     """Writes a figure beside the logs."""
-    figure.savefig(args.out / name, dpi=150)
+    common.save_figure(figure, args.out / name)

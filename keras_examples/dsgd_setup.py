@@ -2,6 +2,7 @@
 
 import json
 
+import common
 import keras
 import numpy as np
 
@@ -111,14 +112,14 @@ def choose_rate(folder, trial, settings):
     """The rate with the least validation loss; trials done are not repeated."""
     path = folder / "grid.json"
     settings = {name: str(value) for name, value in vars(settings).items()}
-    grid = json.loads(path.read_text()) if path.exists() else {}
-    if grid.get("settings") != settings:
+    grid = json.loads(path.read_text()) if path.exists() else None
+    if grid is None or grid["settings"] != settings:
         grid = {"settings": settings, "validation_loss": {}}
     losses = grid["validation_loss"]
     for rate in RATES:
         if str(rate) not in losses:
             losses[str(rate)] = float(np.nan_to_num(trial(rate), nan=np.inf))
-            path.write_text(json.dumps(grid, indent=2) + "\n")
+            common.write_json(path, grid)
     best = min(RATES, key=lambda rate: losses[str(rate)])
     print(f"step size {best} of {losses}")
     return best

@@ -1,15 +1,17 @@
 """Trainings that keep a log and go on where they were stopped."""
 
-import json
 import math
-import pathlib
+import sys
 import time
 
 import keras
 import numpy as np
 
+from tf_spectral import files
 from tf_spectral import plotting
+from tf_spectral.callbacks import Backup
 from tf_spectral.callbacks import SpectrumMonitor
+from tf_spectral.callbacks.backup import saved_states
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralGRU
@@ -27,8 +29,7 @@ def fit_epochs(
             epoch.
         x: Array of inputs.
         y: Array of targets.
-        folder: `pathlib.Path`, where the log, the backup and the best weights
-            go.
+        folder: `pathlib.Path`, where the log and the backup go.
         monitor: The column of the log that is best where it is largest, or
             least if its name ends in `loss`.
         callbacks: Further Keras callbacks, called first.
@@ -37,31 +38,15 @@ def fit_epochs(
     Returns:
         Path of the CSV log.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    log, best = folder / "log.csv", folder / "best.weights.h5"
-    least = monitor.endswith("loss")
-    done, threshold = completed_epochs(folder / "backup"), None
-    if done:
-        column = plotting.read_log(log)[monitor]
-        threshold = np.nanmin(column) if least else np.nanmax(column)
-    else:
-        best.unlink(missing_ok=True)
-    keep = keras.callbacks.ModelCheckpoint(
-        best,
-        monitor=monitor,
-        mode="min" if least else "max",
-        save_best_only=True,
-        save_weights_only=True,
-        initial_value_threshold=threshold,
-    )
+    saver = BackupOfBest(folder, monitor)
+    log, _ = take_up(saver, model)
     model.fit(
         x,
         y,
-        callbacks=[*callbacks, *_watchers(model), keep, *_savers(folder)],
+        callbacks=[*callbacks, *_watchers(model), *savers(saver)],
         **fit_options,
     )
-    if best.exists():
-        model.load_weights(best)
+    saver.restore_best(model)
     return log
 
 
@@ -90,34 +75,103 @@ def fit_stream(
     Returns:
         Path of the CSV log.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    log, done = folder / "log.csv", completed_epochs(folder / "backup")
-    if not done:
-        log.unlink(missing_ok=True)
+    saver = LoggedBackup(folder)
+    log, done = take_up(saver, model)
     model.fit(
         make_data(done * steps),
         steps_per_epoch=steps,
         epochs=math.ceil(iterations / steps),
         shuffle=False,
-        callbacks=[*callbacks, *_watchers(model), *_savers(folder)],
+        callbacks=[*callbacks, *_watchers(model), *savers(saver)],
         **fit_options,
     )
     return log
+
+
+class LoggedBackup(Backup):
+    """Saves a state when its row of the log is on the disk.
+
+    Args:
+        folder: `pathlib.Path`, for `log.csv` and the folder `backup`.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder / "backup")
+        self.log = folder / "log.csv"
+
+    def on_epoch_end(self, epoch, logs=None):
+        files.sync(self.log)
+        super().on_epoch_end(epoch, logs)
+
+
+class BackupOfBest(LoggedBackup):
+    """Keeps the state of the best epoch, too.
+
+    Args:
+        folder: As of `LoggedBackup`.
+        monitor: As of `fit_epochs`.
+    """
+
+    def __init__(self, folder, monitor):
+        super().__init__(folder)
+        self.monitor = monitor
+
+    def kept(self, epochs):
+        best = self.best_epoch()
+        return [*super().kept(epochs), *([] if best is None else [best])]
+
+    def best_epoch(self):
+        """The number of the state with the best row of the log, or `None`."""
+        if not self.log.exists():
+            return None
+        column = plotting.read_log(self.log).get(self.monitor, np.array([]))
+        if not np.isfinite(column).any():
+            return None
+        least = self.monitor.endswith("loss")
+        return int(np.nanargmin(column) if least else np.nanargmax(column)) + 1
+
+    def restore_best(self, model):
+        """Sets the model to its best epoch, if one could be measured."""
+        best = self.best_epoch()
+        if best is not None:
+            self.restore(model, best)
+
+
+def take_up(saver, model):
+    """Brings the log of a stopped run to where its backup is.
+
+    Args:
+        saver: `LoggedBackup`.
+        model: Compiled and built Keras model.
+
+    Returns:
+        Path of the log, and how many epochs are done.
+    """
+    if saver.log.exists() and not saved_states(saver.folder):
+        sys.exit(
+            f"{saver.log} is the log of a run whose backup is gone. Give "
+            "another --out, or remove it."
+        )
+    done = saver.restore(model)
+    if done:
+        files.cut_table(saver.log, last=done - 1)
+    else:
+        # Of a run that was killed in its first epoch.
+        saver.log.unlink(missing_ok=True)
+    return saver.log, done
 
 
 def _watchers(model):
     return [*spectrum_monitors(model), SecondsLogger()]
 
 
-def _savers(folder):
-    backup = folder / "backup"
+def savers(saver):
+    """Callbacks that log and save, to be called last."""
     return [
-        keras.callbacks.CSVLogger(
-            folder / "log.csv", append=completed_epochs(backup) > 0
-        ),
+        keras.callbacks.CSVLogger(saver.log, append=True),
         keras.callbacks.TerminateOnNaN(),
         # Last: what it calls done is in the log already.
-        keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
+        saver,
     ]
 
 
@@ -132,14 +186,6 @@ def spectrum_monitors(model):
         for layer in model.layers
     )
     return [SpectrumMonitor()] if watched else []
-
-
-def completed_epochs(backup):
-    """How many epochs the backup of a stopped run holds."""
-    metadata = pathlib.Path(backup) / "training_metadata.json"
-    if not metadata.exists():
-        return 0
-    return int(json.loads(metadata.read_text()).get("epoch", 0))
 
 
 class SecondsLogger(keras.callbacks.Callback):

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 
 TOP = (1, 3, 5)
@@ -144,7 +145,7 @@ def main():
     ]
     rows = common.run_all(plan, run, args, key=("layers", "kind", "seed"))
     lines, curves = table(rows, args)
-    (args.out / "table.md").write_text(lines)
+    files.write_text(args.out / "table.md", lines)
     print("\n" + lines)
     figure = plotting.update_curves(
         curves,
@@ -153,7 +154,7 @@ def main():
         ylabel="Precision",
     )
     figure.axes[0].set_xlabel("Hidden layers")
-    figure.savefig(args.out / "precision.png", dpi=150)
+    common.save_figure(figure, args.out / "precision.png")
 
 
 if __name__ == "__main__":

@@ -157,6 +157,7 @@ def main():
     if args.timings:
         report.print_timings(args, build_model)
         return
+    common.write_command(args.out, args)
     logs = {}
     for method in args.method:
         runs = args.seeds if method == "srcd_u" else 1

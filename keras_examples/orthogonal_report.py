@@ -1,13 +1,12 @@
 """What `orthogonal_copying.py` measures and draws."""
 
-import json
-
 import common
 import keras
 import numpy as np
 from keras import ops
 
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.callbacks.gradients import compiled_gradient
 from tf_spectral.linalg.orthogonal import skew_gradient
@@ -44,7 +43,8 @@ class PartialDerivatives(keras.callbacks.Callback):
             return
         values = partial_derivatives(self.model, self.layer, *self.batch)
         path = self.folder / f"partial_derivatives_{iteration}.npz"
-        np.savez_compressed(path, values=values.astype("float32"))
+        with files.replaced(path) as beside:
+            np.savez_compressed(beside, values=values.astype("float32"))
 
 
 def partial_derivatives(model, layer, x, y):
@@ -100,7 +100,7 @@ def summarize(logs, args):
         curves, baseline=baseline, log_scale=True, ylabel="Cross-entropy"
     )
     path = args.out / "copying.png"
-    figure.savefig(path, dpi=150)
+    common.save_figure(figure, path)
     print(f"figure: {path}")
 
 
@@ -130,9 +130,9 @@ def draw_partial_derivatives(folder, method):
             f"coordinates hold 95 % of the gradient's norm, {nearly_all:.2%} "
             "hold 99 %"
         )
-    (folder / "shares.json").write_text(json.dumps(found, indent=2) + "\n")
+    common.write_json(folder / "shares.json", found)
     figure = plotting.partial_derivatives(values)
-    figure.savefig(folder / "partial_derivatives.png", dpi=150)
+    common.save_figure(figure, folder / "partial_derivatives.png")
 
 
 def print_timings(args, build_model, repeats=7):

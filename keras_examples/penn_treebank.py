@@ -24,6 +24,7 @@ import numpy as np
 from sampled_softmax import SampledSoftmax
 
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.initializers import GaussianReflectors
 
@@ -208,7 +209,7 @@ def train(row, parts, counts, args):
     found = [perplexity(model, tokens, args) for tokens in parts]
     names = ("train", "validation", "test")
     result = dict(zip(names, found), weights=model.recurrent_weights())
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    common.write_json(folder / "result.json", result)
     return result
 
 
@@ -257,7 +258,7 @@ def main():
         return
     for row in args.rows:
         train(row, parts, counts, args)
-        (args.out / "table.md").write_text(table(args.out))
+        files.write_text(args.out / "table.md", table(args.out))
     print("\n" + table(args.out))
     logs = {
         row: args.out / row / "log.csv"
@@ -267,7 +268,7 @@ def main():
     figure = plotting.learning_curves(
         logs, metric="perplexity", log_scale=True, ylabel="Perplexity"
     )
-    figure.savefig(args.out / "perplexity.png", dpi=150)
+    common.save_figure(figure, args.out / "perplexity.png")
 
 
 if __name__ == "__main__":

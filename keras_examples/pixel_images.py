@@ -26,6 +26,7 @@ import numpy as np
 
 from tf_spectral import callbacks
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.initializers import GaussianReflectors
 
@@ -178,12 +179,12 @@ def print_timings(batch, args):
 def draw(logs, flows, args):
     for metric in ("accuracy", "loss"):
         figure = plotting.learning_curves(logs, metric=metric)
-        figure.savefig(args.out / f"{metric}.png", dpi=150)
+        common.save_figure(figure, args.out / f"{metric}.png")
     if "spectral" in logs:
         figure = plotting.singular_values(logs["spectral"])
-        figure.savefig(args.out / "singular_values.png", dpi=150)
+        common.save_figure(figure, args.out / "singular_values.png")
     figure = plotting.gradient_flow(flows)
-    figure.savefig(args.out / "gradient_flow.png", dpi=150)
+    common.save_figure(figure, args.out / "gradient_flow.png")
     print(f"\nfigures: {args.out}/*.png")
 
 
@@ -215,6 +216,7 @@ def main():
         )
         for cell in dict.fromkeys((*args.cell, "simple", "lstm"))
     }
+    common.write_command(args.out, args)
     models, logs = {}, {}
     for cell in args.cell:
         models[cell], logs[cell] = train(cell, data, args)
@@ -222,7 +224,7 @@ def main():
             models[cell], *batch
         )
     results = table(models, logs, data)
-    (args.out / "table.md").write_text(results)
+    files.write_text(args.out / "table.md", results)
     print("\n" + results)
     print_timings(batch, args)
     draw(logs, flows, args)

@@ -2,10 +2,12 @@
 
 import csv
 
+import common
 import keras
 import numpy as np
 from keras import ops
 
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.bounds import rnn_lipschitz_constants
 from tf_spectral.bounds import rnn_loss_bound
@@ -173,7 +175,7 @@ def report(rows, args):
     """Writes the log, draws the figures, and counts what did not hold."""
     fields = sorted({key for row in rows for key in row})
     path = args.out / "log.csv"
-    with path.open("w") as file:
+    with files.replaced(path) as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
@@ -201,7 +203,7 @@ def report(rows, args):
             ylabel="Constant in the spectral norm",
             dashed=["paper"],
         )
-        figure.savefig(args.out / f"constants_{name}.png", dpi=150)
+        common.save_figure(figure, args.out / f"constants_{name}.png")
         for tier in TIERS:
             ratio = np.nanmax(curvature / log[f"{name}/{tier}"])
             print(f"{name:>10} {tier:>7}: curvature / constant <= {ratio:.3f}")
@@ -222,5 +224,5 @@ def report(rows, args):
         ylabel="Decrease (nats)",
         dashed=[label for label in decreases if label.endswith("certified")],
     )
-    figure.savefig(args.out / "decrease.png", dpi=150)
+    common.save_figure(figure, args.out / "decrease.png")
     print(f"figures: {args.out}/*.png")

@@ -65,7 +65,7 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    common.write_command(args.out, args)
+    common.write_command(args.out, args, fixed=True)
     if args.part == "bounds":
         keras.utils.set_random_seed(args.seed)
         spectral_descent_bounds.main(args)

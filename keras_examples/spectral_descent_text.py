@@ -1,6 +1,5 @@
 """Optimizers of one recurrent network on the next character of a text."""
 
-import json
 import os
 import pathlib
 import pydoc_data.topics
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.callbacks import LipschitzEstimator
 from tf_spectral.optimizers import SpectralDescent
@@ -218,15 +218,18 @@ def report(curves, summary, seconds, args):
         )
         log = np.stack([columns["update"], columns["loss"]], axis=1)
         path = args.out / f"{method}.csv"
-        np.savetxt(path, log, "%.6g", ",", header="update,loss", comments="")
+        with files.replaced(path) as beside:
+            np.savetxt(
+                beside, log, "%.6g", ",", header="update,loss", comments=""
+            )
     path = args.out / "summary.json"
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+    common.write_json(path, summary)
     logs = {
         NAMES[method]: {name: columns[name] for name in ("update", "loss")}
         for method, columns in curves.items()
     }
     figure = plotting.update_curves(logs, ylabel="Loss (nats a character)")
-    figure.savefig(args.out / "loss.png", dpi=150)
+    common.save_figure(figure, args.out / "loss.png")
     logs = {
         NAMES[method]: {
             "update": columns["update"] * seconds[method],
@@ -238,5 +241,5 @@ def report(curves, summary, seconds, args):
         logs, title="Loss over time", ylabel="Loss (nats a character)"
     )
     figure.axes[0].set_xlabel("Seconds of training")
-    figure.savefig(args.out / "loss_by_time.png", dpi=150)
+    common.save_figure(figure, args.out / "loss_by_time.png")
     print(f"figures: {args.out}/*.png")

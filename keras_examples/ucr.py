@@ -28,6 +28,7 @@ import tensorflow as tf
 import ucr_paper
 
 from tf_spectral import datasets
+from tf_spectral import files
 from tf_spectral.initializers import GaussianReflectors
 
 CELLS = ("simple", "lstm", "ornn", "spectral")
@@ -209,7 +210,7 @@ def main():
     ]
     rows = common.run_all(plan, run, args, key=KEY)
     table = ucr_paper.table(chosen(rows), names, args.cell, CHOICES)
-    (args.out / "table.md").write_text(table)
+    files.write_text(args.out / "table.md", table)
     print("\n" + table)
 
 

@@ -253,6 +253,15 @@ def test_monitor_follows_the_training(every, tmp_path):
     saved = np.load(path)
     assert tuple(saved["epochs"]) == epochs
     np.testing.assert_array_equal(saved["norms"], norms)
+    # A training that goes on keeps what was measured before.
+    monitor = GradientFlowMonitor(X, y, every=every, path=path)
+    fit = {"initial_epoch": 2, "epochs": 4, "verbose": 0}
+    model.fit(X, y, callbacks=[monitor], **fit)
+    again = np.load(path)
+    expected = (-1, 0, 1, 2, 3) if every == 1 else (-1, 1, 3)
+    assert tuple(again["epochs"]) == expected
+    earlier = saved["norms"][:-1]
+    np.testing.assert_array_equal(again["norms"][: len(earlier)], earlier)
 
 
 def test_monitor_checks_its_arguments():

@@ -45,11 +45,63 @@ def test_the_activation_is_that_of_spectral_cells():
     assert layer.activation is keras.activations.tanh
 
 
-def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
-    args = argparse.Namespace(units=5, out=tmp_path, cell=["spectral"])
-    common.write_command(tmp_path, args)
-    (tmp_path / "runs.csv").write_text("")
-    common.write_command(tmp_path, argparse.Namespace(**{**vars(args)}))
-    args.units = 6
-    with pytest.raises(SystemExit, match="other settings"):
-        common.write_command(tmp_path, args)
+def test_results_of_another_command_are_not_written_over(tmp_path):
+    def args(**changes):
+        values = {"units": 5, "out": tmp_path, "cell": ["spectral"]}
+        return argparse.Namespace(**{**values, **changes})
+
+    common.write_command(tmp_path, args())
+    # Nothing was made yet.
+    common.write_command(tmp_path, args(units=6))
+    (tmp_path / ".part-log.csv").write_text("half")
+    common.write_command(tmp_path, args())
+    for result in ("log.csv", "runs.csv", "copying.png"):
+        (tmp_path / result).write_text("kept")
+        common.write_command(tmp_path, args(cell=["lstm"], out="x", seeds=9))
+        common.write_command(tmp_path, args())
+        for other in ({"units": 6}, {"rate": 1.0}):
+            with pytest.raises(SystemExit, match=f"{result}.*other settings"):
+                common.write_command(tmp_path, args(**other))
+        with pytest.raises(SystemExit, match="other settings"):
+            common.write_command(tmp_path, args(cell=["lstm"]), fixed=True)
+        for damaged in ("", "{", "[]"):
+            (tmp_path / "command.json").write_text(damaged)
+            with pytest.raises(SystemExit, match="other settings"):
+                common.write_command(tmp_path, args())
+        (tmp_path / "command.json").unlink()
+        with pytest.raises(SystemExit, match="other settings"):
+            common.write_command(tmp_path, args())
+        (tmp_path / result).unlink()
+        common.write_command(tmp_path, args())
+    for units in (6, 7):
+        common.write_command(tmp_path, args(units=units), without=("units",))
+        (tmp_path / "table_6.md").write_text("kept")
+    with pytest.raises(SystemExit, match="is a file"):
+        common.write_command(tmp_path / ".part-log.csv", args())
+
+
+def test_trainings_that_are_done_are_not_done_again(tmp_path):
+    args = argparse.Namespace(out=tmp_path, units=5)
+    done = []
+
+    def run(name, seed, args):
+        done.append((name, seed))
+        return {"name": name, "seed": seed, "loss": 0.5 * seed}
+
+    plan = [(name, seed) for name in "ab" for seed in (1, 2)]
+
+    def all_rows():
+        return common.run_all(plan, run, args, key=("name", "seed"))
+
+    rows = all_rows()
+    assert done == plan and rows == all_rows()
+    path = tmp_path / "runs.csv"
+    text = path.read_text()
+    # A kill while a row is written, and while the first one is.
+    for length in (len(text) - 1, len(text) - 4, 8, 0):
+        path.write_text(text[:length])
+        assert all_rows() == rows
+        assert path.read_text() == text
+    path.write_text(text.replace("a,1,0.5\n", "a,1,0.5"))
+    with pytest.raises(SystemExit, match="line 2: expected 3 values"):
+        all_rows()

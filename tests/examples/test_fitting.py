@@ -1,11 +1,14 @@
 """Trainings of the examples: the best epoch is kept, a stop loses nothing."""
 
+import shutil
+
 import fitting
 import keras
 import numpy as np
 import pytest
 
 from tf_spectral import plotting
+from tf_spectral.callbacks.backup import saved_states
 from tf_spectral.layers import SpectralDense
 from tf_spectral.layers import SpectralLSTM
 
@@ -61,13 +64,41 @@ def test_the_model_ends_at_its_best_epoch(tmp_path):
     np.testing.assert_allclose(loss, np.nanmin(log["val_loss"]), rtol=1e-5)
 
 
-def test_a_new_training_forgets_the_best_epoch_of_an_older_one(tmp_path):
-    fit(compiled(), tmp_path, 3)
-    for path in sorted((tmp_path / "backup").rglob("*"), reverse=True):
-        path.unlink()
-    (tmp_path / "backup").rmdir()
-    log = fit(compiled(), tmp_path, 1)
-    assert len(plotting.read_log(log)["epoch"]) == 1
+def test_a_killed_training_loses_nothing_but_the_epoch_it_was_in(tmp_path):
+    """Of kills before, in and after the row of the log, and of its first."""
+    whole = compiled()
+    log = fit(whole, tmp_path / "whole", 4)
+    folder = tmp_path / "parts"
+    fit(compiled(), folder, 2)
+    text = (folder / "log.csv").read_text()
+    for torn in ("2,0.1", "2,0.1,0.2,0.3\n", "2,0.1,0.2,0.3\n3"):
+        (folder / "log.csv").write_text(text + torn)
+        saver = fitting.BackupOfBest(folder, "val_loss")
+        assert fitting.take_up(saver, compiled())[1] == 2
+        assert (folder / "log.csv").read_text() == text
+    again = plotting.read_log(fit(compiled(), folder, 4))
+    for name, column in plotting.read_log(log).items():
+        if name != "seconds":
+            np.testing.assert_array_equal(again[name], column)
+    # Killed between the first row of the log and the first epoch's state.
+    (tmp_path / "parts" / "backup" / "epoch-000000.npz").write_bytes(
+        (tmp_path / "whole" / "backup" / "epoch-000003.npz").read_bytes()
+    )
+    for number in saved_states(folder / "backup")[1:]:
+        (folder / "backup" / f"epoch-{number:06}.npz").unlink()
+    again = plotting.read_log(fit(compiled(), folder, 1))
+    np.testing.assert_array_equal(again["epoch"], [0])
+
+
+def test_a_result_without_backup_is_not_written_over(tmp_path):
+    log = fit(compiled(), tmp_path, 2)
+    text = log.read_text()
+    shutil.rmtree(tmp_path / "backup")
+    with pytest.raises(SystemExit, match="backup is gone"):
+        fit(compiled(), tmp_path, 2)
+    with pytest.raises(SystemExit, match="backup is gone"):
+        fitting.fit_stream(compiled(), None, 100, tmp_path)
+    assert log.read_text() == text
 
 
 @pytest.mark.parametrize("layer", [SpectralDense, SpectralLSTM])
@@ -77,7 +108,3 @@ def test_spectra_of_recurrent_layers_are_logged(layer, tmp_path):
     )
     monitors = fitting.spectrum_monitors(model)
     assert len(monitors) == (layer is SpectralLSTM)
-
-
-def test_no_backup_means_no_completed_epoch(tmp_path):
-    assert fitting.completed_epochs(tmp_path / "absent") == 0

@@ -1,5 +1,6 @@
-"""Callbacks that watch what training does to spectra and gradients."""
+"""Callbacks that watch spectra and gradients, and that keep a training."""
 
+from tf_spectral.callbacks.backup import Backup
 from tf_spectral.callbacks.generalization import GeneralizationMonitor
 from tf_spectral.callbacks.gradient_flow import GradientFlowMonitor
 from tf_spectral.callbacks.gradient_norms import gradient_norms_over_time
@@ -9,6 +10,7 @@ from tf_spectral.callbacks.sigma_radius import SigmaRadiusSchedule
 from tf_spectral.callbacks.spectrum import SpectrumMonitor
 
 __all__ = [
+    "Backup",
     "GeneralizationMonitor",
     "GradientFlowMonitor",
     "LayerUpdateCounter",

@@ -3,8 +3,11 @@
 Zhang et al., 2018, Figures 1 and 4, right.
 """
 
+import os
+
 import numpy as np
 
+from tf_spectral import files
 from tf_spectral.callbacks.epoch_monitor import EpochMonitor
 from tf_spectral.callbacks.gradient_norms import norms_function
 
@@ -26,8 +29,9 @@ class GradientFlowMonitor(EpochMonitor):
             In between the logs repeat the last measured values, so that each
             epoch has every column. Defaults to `1`.
         path: Path of an `.npz` file, written anew at each measurement, with
-            `epochs` `(measurements,)` and `norms` `(measurements, T)`. `None`
-            for no file. Defaults to `None`.
+            `epochs` `(measurements,)` and `norms` `(measurements, T)`. A
+            training that goes on from a backup keeps what the file has of the
+            epochs before. `None` for no file. Defaults to `None`.
 
     Attributes:
         norms: List of `(epoch, array)` with an array `(T,)` for each
@@ -68,11 +72,22 @@ class GradientFlowMonitor(EpochMonitor):
 
     def measure(self, epoch):
         norms = self._measure()
+        if not self.norms:
+            self.norms = self._earlier(epoch, norms.shape)
         self.norms.append((epoch, norms))
         if self.path is not None:
             epochs, rows = zip(*self.norms)
-            np.savez(self.path, epochs=epochs, norms=rows)
+            with files.replaced(self.path) as beside:
+                np.savez(beside, epochs=epochs, norms=rows)
         return {
             "gradient_flow/first": float(norms[0]),
             "gradient_flow/last": float(norms[-1]),
         }
+
+    def _earlier(self, epoch, shape):
+        """What a training that goes on has measured before it was stopped."""
+        if self.path is None or epoch < 0 or not os.path.exists(self.path):
+            return []
+        with np.load(self.path) as file:
+            pairs = zip(file["epochs"].tolist(), file["norms"])
+            return [(e, n) for e, n in pairs if e < epoch and n.shape == shape]

@@ -3,7 +3,7 @@
 from keras import ops
 from keras.saving import register_keras_serializable
 
-from tf_spectral import checks
+from tf_spectral.linalg.checks import check_units
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
 from tf_spectral.parametrizations.svd import SVD
 
@@ -44,7 +44,7 @@ class Orthogonal(SVD):
         matrix_regularizer=None,
         **kwargs,
     ):
-        units = checks.integer("units", units, minimum=1)
+        check_units(units)
         if reflectors is None:
             reflectors = units
         reflectors = checks.integer("reflectors", reflectors, 0, units)
