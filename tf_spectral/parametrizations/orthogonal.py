@@ -3,6 +3,7 @@
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_units
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
 from tf_spectral.parametrizations.svd import SVD
