@@ -15,6 +15,7 @@ import os
 import keras
 import numpy as np
 from keras import backend
+from keras import ops
 
 # Where floats of single precision end: the first normal one, the last one.
 SMALLEST = float(np.finfo("float32").tiny)
@@ -239,7 +240,7 @@ def norm(name, value):
     if exponent == math.inf:
         return "inf"
     if exponent not in (1.0, 2.0):
-        refuse(name, "be the exponent of a norm", value, "1, 2 or 'inf'")
+        refuse(name, "be the exponent of a norm", value, f"one of {NORMS}")
     return int(exponent)
 
 
@@ -291,6 +292,29 @@ def floating_dtype(name, value):
     if not isinstance(dtype, str) or "float" not in dtype:
         refuse(name, "be a floating dtype", value, "one such as 'float32'")
     return dtype
+
+
+def tensor(name, value, dtype=None):
+    """What `keras.ops.convert_to_tensor` makes of numbers.
+
+    Example:
+
+    >>> tuple(tensor("x", [[1.0, 2.0]]).shape)
+    (1, 2)
+    """
+    kinds = ("float", "int", "bool", "complex")
+    result = None
+    try:
+        result = ops.convert_to_tensor(value, dtype)
+        dtype = backend.standardize_dtype(result.dtype)
+    except Exception as error:
+        raise ValueError(
+            f"Argument `{name}` must be a tensor. Expected numbers of one "
+            f"dtype and no ragged rows, Received: {name}={shown(value)}"
+        ) from error
+    if not any(kind in dtype for kind in kinds):
+        refuse(name, "be a tensor of numbers", value)
+    return result
 
 
 def seed(name, value, generator=False):

@@ -266,7 +266,7 @@ def test_half_precision_is_computed_in_float32(q, dtype):
     assert_close(step, oracles.duality_map(exact, q), 2.0**-8)
 
 
-@pytest.mark.parametrize("q", (0, 3, "1", "2", float("inf"), None, True, 2.0))
+@pytest.mark.parametrize("q", (0, 3, "1", "2", None, True, 2.5))
 @pytest.mark.parametrize("f", (induced_norm, dual_norm, duality_map))
 def test_refuses_q(f, q):
     with pytest.raises(ValueError, match=r"(?s)`q`.*\(1, 2, 'inf'\).*Received"):

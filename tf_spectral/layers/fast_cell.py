@@ -6,8 +6,8 @@ from keras import ops
 from keras.saving import deserialize_keras_object
 from keras.saving import serialize_keras_object
 
+from tf_spectral import checks
 from tf_spectral.layers.modrelu import ModReLU
-from tf_spectral.linalg.checks import check_units
 
 
 class FastRNNCell(layers.SimpleRNNCell):
@@ -28,7 +28,7 @@ class FastRNNCell(layers.SimpleRNNCell):
     def __init__(
         self, units, activation, trainable_initial_state=False, **kwargs
     ):
-        check_units(units)
+        units = checks.integer("units", units, minimum=1)
         super().__init__(units, activation=None, **kwargs)
         self.activation = get_activation(activation, self.dtype_policy)
         self.trainable_initial_state = trainable_initial_state

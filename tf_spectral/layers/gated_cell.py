@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.initializers import get_reflector_initializer
-from tf_spectral.linalg.checks import check_units
 from tf_spectral.parametrizations.svd import SVD
 
 SPECTRAL_OPTIONS = (
@@ -67,7 +67,7 @@ class GatedCell:
                     "`reflector_initializer` or the bounds of sigma, "
                     f"Received: {name}={kwargs[name]}"
                 )
-        check_units(units)
+        units = checks.integer("units", units, minimum=1)
         super().__init__(
             units,
             recurrent_initializer=None,

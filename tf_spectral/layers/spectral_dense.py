@@ -9,10 +9,10 @@ from keras import ops
 from keras import regularizers
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 from tf_spectral.layers.spectral_rnn_cell import FORMS
 from tf_spectral.layers.transitions import low_rank_pays
-from tf_spectral.linalg.checks import check_units
 from tf_spectral.linalg.spectral import times_diagonal_plus_low_rank
 
 
@@ -117,7 +117,7 @@ class SpectralDense(SpectralKernel):
         form="auto",
         **kwargs,
     ):
-        check_units(units)
+        units = checks.integer("units", units, minimum=1)
         if form not in FORMS:
             raise ValueError(
                 f"Argument `form` is unknown. Expected one of {FORMS}, "

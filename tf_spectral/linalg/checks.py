@@ -1,13 +1,14 @@
 """What every function of `linalg` asks of its arguments."""
 
-import numpy as np
 from keras import backend
 from keras import ops
+
+from tf_spectral import checks
 
 
 def check_rank(name, value, rank):
     """`value` as a floating tensor of the given rank (`None`: at least 1)."""
-    value = ops.convert_to_tensor(value)
+    value = checks.tensor(name, value)
     dtype = backend.standardize_dtype(value.dtype)
     if "float" not in dtype:
         raise ValueError(
@@ -24,14 +25,42 @@ def check_rank(name, value, rank):
     return value
 
 
-def check_units(units):
-    """Raises unless `units` is a positive integer."""
-    integer = isinstance(units, (int, np.integer))
-    if not integer or isinstance(units, bool) or units < 1:
+def check_square(name, value):
+    """`value` as a square floating matrix."""
+    value = check_rank(name, value, 2)
+    if value.shape[0] != value.shape[1]:
         raise ValueError(
-            "Argument `units` must be a positive integer. "
-            f"Received: units={units}"
+            f"Argument `{name}` must be a square matrix. Expected shape "
+            f"(d, d), Received: {name}.shape={tuple(value.shape)}"
         )
+    return value
+
+
+def check_alike(name, value, other_name, other):
+    """Both as floating matrices of one shape."""
+    value = check_rank(name, value, 2)
+    other = check_rank(other_name, other, 2)
+    if tuple(value.shape) != tuple(other.shape):
+        raise ValueError(
+            f"Argument `{other_name}` must have the shape of `{name}`. "
+            f"Expected {tuple(value.shape)}, "
+            f"Received: {other_name}.shape={tuple(other.shape)}"
+        )
+    return value, other
+
+
+def check_indices(name, value, count):
+    """`value` as an integer tensor; a single integer must be below `count`."""
+    if checks.is_integer(value):
+        checks.integer(name, value, minimum=0, maximum=count - 1)
+    value = checks.tensor(name, value)
+    dtype = backend.standardize_dtype(value.dtype)
+    if "int" not in dtype:
+        raise ValueError(
+            f"Argument `{name}` must be an integer tensor. "
+            f"Expected an integer dtype, Received: {name}.dtype={dtype}"
+        )
+    return ops.cast(value, "int32")
 
 
 def working_dtype(dtype):

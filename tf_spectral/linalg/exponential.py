@@ -10,7 +10,8 @@ import math
 from keras import backend
 from keras import ops
 
-from tf_spectral.linalg.checks import check_rank
+from tf_spectral import checks
+from tf_spectral.linalg.checks import check_square
 from tf_spectral.linalg.checks import working_dtype
 
 DEGREES = (2, 4, 8)
@@ -42,6 +43,7 @@ def expm(a, skew=False):
     an optimized Taylor polynomial approximation", 2019.
     """
     a, dtype = prepare_square("a", a)
+    skew = checks.boolean("skew", skew)
     identity = ops.eye(a.shape[0], dtype=a.dtype)
     return ops.cast(identity + exponential_increment(a, skew), dtype)
 
@@ -105,12 +107,7 @@ def cayley_increment(a):
 
 def prepare_square(name, value):
     """A square matrix in the dtype to compute in, and its own dtype."""
-    value = check_rank(name, value, 2)
-    if value.shape[0] != value.shape[1]:
-        raise ValueError(
-            f"Argument `{name}` must be a square matrix. Expected shape "
-            f"(d, d), Received: {name}.shape={tuple(value.shape)}"
-        )
+    value = check_square(name, value)
     dtype = backend.standardize_dtype(value.dtype)
     return ops.cast(value, working_dtype(dtype)), dtype
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 
 
@@ -105,18 +106,16 @@ def check_reflectors(reflectors, n_in, n_out):
     if reflectors is None:
         return (min(n_in, n_out),) * 2
     pair = reflectors
-    if not isinstance(pair, (tuple, list)):
+    if checks.is_integer(reflectors):
         pair = (reflectors, reflectors)
-    integers = all(
-        isinstance(m, (int, np.integer)) and not isinstance(m, bool)
-        for m in pair
-    )
-    if len(pair) != 2 or not integers:
-        raise ValueError(
-            "Argument `reflectors` must be None, an integer or a pair "
-            f"(m_u, m_v). Received: reflectors={reflectors}"
+    try:
+        m_u, m_v = checks.shape("reflectors", pair, rank=2, minimum=0)
+    except ValueError:
+        checks.refuse(
+            "reflectors",
+            "be None, a non-negative integer or a pair (m_u, m_v) of such",
+            reflectors,
         )
-    m_u, m_v = (int(m) for m in pair)
     if not (0 <= m_u <= n_out and 0 <= m_v <= n_in):
         raise ValueError(
             "Argument `reflectors` is out of range. Expected "

@@ -15,6 +15,8 @@ import math
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
+from tf_spectral.linalg.checks import check_indices
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 
@@ -127,7 +129,7 @@ def rotate_block(r, partner, angles):
     [0.8776, -0.4794]
     """
     r, angles = check_rank("r", r, 2), check_rank("angles", angles, 1)
-    partner = ops.convert_to_tensor(partner, "int32")
+    partner = check_indices("partner", partner, 0)
     d = r.shape[0]
     for name, value in (("partner", partner), ("angles", angles)):
         if tuple(value.shape) != (d,):
@@ -162,9 +164,9 @@ def block_angles(s, partner, rate):
     [-0.15, 0.15]
     """
     s = check_rank("s", s, 2)
-    partner = ops.convert_to_tensor(partner, "int32")
+    partner = check_indices("partner", partner, 0)
     entries = ops.take_along_axis(s, partner[:, None], axis=1)[:, 0]
-    return ops.convert_to_tensor(rate, s.dtype) * entries / -2
+    return checks.tensor("rate", rate, s.dtype) * entries / -2
 
 
 def partners(pairs, d):
@@ -186,6 +188,7 @@ def partners(pairs, d):
     [2, 1, 0]
     """
     pairs = check_pairs(pairs)
+    d = checks.integer("d", d, minimum=0)
     alone = ops.arange(d, dtype="int32")
     if pairs.shape[0] == 0:
         return alone
@@ -196,7 +199,7 @@ def partners(pairs, d):
 
 def check_pairs(pairs):
     """`pairs` as an integer tensor `(k, 2)`."""
-    pairs = ops.convert_to_tensor(pairs)
+    pairs = checks.tensor("pairs", pairs)
     shape = tuple(pairs.shape)
     integer = "int" in backend.standardize_dtype(pairs.dtype)
     if len(shape) != 2 or shape[1] != 2 or not integer:

@@ -8,6 +8,7 @@ forming nor applying it takes a loop over reflectors (Schreiber and Van Loan,
 
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
@@ -114,6 +115,7 @@ def apply_householder(x, vectors, transpose=False):
     [[-3.0, 5.0]]
     """
     x = check_rank("x", x, None)
+    transpose = checks.boolean("transpose", transpose)
     vectors = check_rank("vectors", vectors, 2)
     if x.shape[-1] != vectors.shape[-1]:
         raise ValueError(

@@ -11,7 +11,8 @@ import math
 from keras import backend
 from keras import ops
 
-from tf_spectral.linalg.checks import check_rank
+from tf_spectral import checks
+from tf_spectral.linalg.checks import check_square
 
 # A round pairs about half of the free rows of a random matrix. The rest is
 # copied into a matrix of 5/8 the size, so that most sizes take one round and
@@ -50,8 +51,9 @@ def dominant_matching(scores, max_rounds=None):
     Reference: Preis, "Linear time 1/2-approximation algorithm for maximum
     weighted matching in general graphs", 1999.
     """
-    scores = check_scores("scores", scores)
-    _check_rounds(max_rounds)
+    scores = check_square("scores", scores)
+    if max_rounds is not None:
+        max_rounds = checks.integer("max_rounds", max_rounds, minimum=1)
     d = scores.shape[0]
     partner = rows = ops.arange(d, dtype="int32")
     if d < 2:
@@ -77,17 +79,6 @@ def dominant_matching(scores, max_rounds=None):
         scores = ops.transpose(ops.take(scores, kept, axis=0))
         scores = _hidden(ops.take(scores, kept, axis=0), free)
     return _pair_neighbours(partner, partner == rows, strength)
-
-
-def check_scores(name, value):
-    """`value` as a square floating matrix."""
-    value = check_rank(name, value, 2)
-    if value.shape[0] != value.shape[1]:
-        raise ValueError(
-            f"Argument `{name}` must be a square matrix. Expected shape "
-            f"(d, d), Received: {name}.shape={tuple(value.shape)}"
-        )
-    return value
 
 
 def _rounds(scores, free, target, max_rounds):
@@ -160,12 +151,3 @@ def _pair_neighbours(partner, free, strength):
     beside = ops.take(order, ops.minimum(neighbour, d - 1))
     new = ops.where(paired, beside, ops.take(partner, order))
     return ops.scatter_update(partner, order[:, None], new)
-
-
-def _check_rounds(max_rounds):
-    integer = isinstance(max_rounds, int) and not isinstance(max_rounds, bool)
-    if max_rounds is not None and (not integer or max_rounds < 1):
-        raise ValueError(
-            "Argument `max_rounds` must be None or a positive integer. "
-            f"Received: max_rounds={max_rounds!r}"
-        )

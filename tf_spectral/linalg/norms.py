@@ -9,14 +9,13 @@ for each entry of its window (math 4.5).
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar import polar_and_nuclear
 from tf_spectral.linalg.polar_steps import largest_entry
 from tf_spectral.linalg.polar_steps import rounding_margin
 from tf_spectral.linalg.polar_steps import safe_divisor
-
-NORMS = (1, 2, "inf")
 
 
 def as_matrix(x):
@@ -83,12 +82,7 @@ def spectral_norm_upper_bound(kernel, squarings=4):
     >>> round(float(bound), 3)
     3.0
     """
-    integer = isinstance(squarings, int) and not isinstance(squarings, bool)
-    if not integer or squarings < 0:
-        raise ValueError(
-            "Argument `squarings` must be a non-negative integer. "
-            f"Received: squarings={squarings!r}"
-        )
+    squarings = checks.integer("squarings", squarings, minimum=0, maximum=64)
     x, _ = _prepared("kernel", kernel)
     if 0 in x.shape:
         return ops.zeros((), x.dtype)
@@ -137,7 +131,7 @@ def induced_norm(kernel, q, exact=False):
     Reference: Flynn, "The duality structure gradient descent algorithm",
     2017, transposed.
     """
-    _check_norm(q)
+    q, exact = checks.norm("q", q), checks.boolean("exact", exact)
     x, _ = _prepared("kernel", kernel)
     if 0 in x.shape:
         return ops.zeros((), x.dtype)
@@ -175,7 +169,7 @@ def dual_norm(gradient, q, exact=False, accuracy="high", sketch=None):
 
     Reference: Flynn, 2017, transposed.
     """
-    _check_norm(q)
+    q = checks.norm("q", q)
     x, _ = _prepared("gradient", gradient)
     if q == 2:
         return polar_and_nuclear(x, exact, accuracy, sketch)[1]
@@ -213,8 +207,8 @@ def duality_map(gradient, q, exact=False, accuracy="high", sketch=None):
 
     Reference: Flynn, 2017, equations 27 to 29, transposed.
     """
-    _check_norm(q)
-    gradient = ops.convert_to_tensor(gradient)
+    q = checks.norm("q", q)
+    gradient = checks.tensor("gradient", gradient)
     x, dtype = _prepared("gradient", gradient)
     if q == 2:
         factor, nu = polar_and_nuclear(x, exact, accuracy, sketch)
@@ -239,18 +233,9 @@ def _axis(q):
     return 1 if q == 1 else 0
 
 
-def _check_norm(q):
-    number = isinstance(q, int) and not isinstance(q, bool)
-    if not (number or isinstance(q, str)) or q not in NORMS:
-        raise ValueError(
-            f"Argument `q` is unknown. Expected one of {NORMS}, "
-            f"Received: q={q!r}"
-        )
-
-
 def _prepared(name, value):
     """A floating tensor as a matrix of the working dtype, and its dtype."""
-    value = ops.convert_to_tensor(value)
+    value = checks.tensor(name, value)
     value = check_rank(name, value, len(value.shape))
     dtype = backend.standardize_dtype(value.dtype)
     return as_matrix(ops.cast(value, working_dtype(dtype))), dtype

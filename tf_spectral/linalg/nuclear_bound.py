@@ -8,6 +8,7 @@ import math
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar_sketch import signed_sums
@@ -36,7 +37,8 @@ def nuclear_norm_upper_bound(x, directions=16):
         Scalar tensor, `float32` or the wider dtype of `x`.
 
     Raises:
-        ValueError: If `x` is not a floating matrix.
+        ValueError: If `x` is not a floating matrix, or `directions` not a
+            positive integer.
 
     Example:
 
@@ -49,6 +51,7 @@ def nuclear_norm_upper_bound(x, directions=16):
     theorem.
     """
     x = check_rank("x", x, 2)
+    directions = checks.integer("directions", directions, minimum=1)
     x = ops.cast(x, working_dtype(x.dtype))
     if 0 in x.shape:
         return ops.zeros((), x.dtype)

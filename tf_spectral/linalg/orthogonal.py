@@ -9,7 +9,10 @@ import math
 
 from keras import ops
 
-from tf_spectral.linalg.checks import check_rank
+from tf_spectral import checks
+from tf_spectral.linalg.checks import check_alike
+from tf_spectral.linalg.checks import check_indices
+from tf_spectral.linalg.checks import check_square
 from tf_spectral.linalg.orthogonalization import nearest_orthogonal
 from tf_spectral.linalg.orthogonalization import orthogonality_error
 from tf_spectral.linalg.orthogonalization import reorthogonalize
@@ -43,8 +46,7 @@ def skew_part(a):
     >>> keras.ops.convert_to_numpy(skew_part([[1.0, 4.0], [0.0, 1.0]])).tolist()
     [[0.0, 2.0], [-2.0, 0.0]]
     """
-    a = check_rank("a", a, 2)
-    _check_square("a", a)
+    a = check_square("a", a)
     return (a - ops.transpose(a)) / 2
 
 
@@ -75,8 +77,7 @@ def skew_gradient(r, g):
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
     for recurrent neural network training", 2022, transposed.
     """
-    r, g = _check_pair("r", r, "g", g)
-    _check_square("r", r)
+    r, g = check_alike("r", check_square("r", r), "g", g)
     product = r @ ops.transpose(g)
     return product - ops.transpose(product)
 
@@ -106,8 +107,9 @@ def partial_derivative(r, g, j, l):  # noqa: E741 (the letters of the paper)
 
     Reference: Massart and Abrol, 2022.
     """
-    r, g = _check_pair("r", r, "g", g)
-    _check_square("r", r)
+    r, g = check_alike("r", check_square("r", r), "g", g)
+    d = r.shape[0]
+    j, l = check_indices("j", j, d), check_indices("l", l, d)  # noqa: E741
     rows_j, rows_l = ops.take(r, j, axis=0), ops.take(r, l, axis=0)
     g_j, g_l = ops.take(g, j, axis=0), ops.take(g, l, axis=0)
     return ops.sum(rows_j * g_l - g_j * rows_l, axis=-1) / math.sqrt(2)
@@ -140,7 +142,7 @@ def tangent_projection(w, z):
     Reference: Edelman, Arias and Smith, "The geometry of algorithms with
     orthogonality constraints", 1998.
     """  # noqa: E501
-    w, z = _check_pair("w", w, "z", z)
+    w, z = check_alike("w", w, "z", z)
     if w.shape[0] > w.shape[1]:
         product = ops.transpose(w) @ z
         return z - w @ ((product + ops.transpose(product)) / 2)
@@ -173,35 +175,9 @@ def riemannian_gradient(w, g, metric="embedded"):
 
     Reference: Edelman, Arias and Smith, 1998.
     """
-    w, g = _check_pair("w", w, "g", g)
-    if metric == "embedded":
+    w, g = check_alike("w", w, "g", g)
+    if checks.choice("metric", metric, ("embedded", "canonical")) == "embedded":
         return tangent_projection(w, g)
-    if metric == "canonical":
-        if w.shape[0] > w.shape[1]:
-            return g - w @ (ops.transpose(g) @ w)
-        return g - (w @ ops.transpose(g)) @ w
-    raise ValueError(
-        "Argument `metric` is unknown. Expected one of ('embedded', "
-        f"'canonical'), Received: metric={metric!r}"
-    )
-
-
-def _check_pair(name, value, other_name, other):
-    """Both as matrices of one shape."""
-    value = check_rank(name, value, 2)
-    other = check_rank(other_name, other, 2)
-    if tuple(value.shape) != tuple(other.shape):
-        raise ValueError(
-            f"Argument `{other_name}` must have the shape of `{name}`. "
-            f"Expected {tuple(value.shape)}, "
-            f"Received: {other_name}.shape={tuple(other.shape)}"
-        )
-    return value, other
-
-
-def _check_square(name, value):
-    if value.shape[0] != value.shape[1]:
-        raise ValueError(
-            f"Argument `{name}` must be a square matrix. Expected shape "
-            f"(d, d), Received: {name}.shape={tuple(value.shape)}"
-        )
+    if w.shape[0] > w.shape[1]:
+        return g - w @ (ops.transpose(g) @ w)
+    return g - (w @ ops.transpose(g)) @ w

@@ -9,6 +9,7 @@ import numpy as np
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import frobenius_norm
@@ -40,6 +41,7 @@ def orthogonality_error(w, exact=False):
     3.0
     """
     w = check_rank("w", w, 2)
+    exact = checks.boolean("exact", exact)
     x, _ = _as_tall(ops.cast(w, widest_dtype()))
     error = _gram_error(x)
     if not exact:

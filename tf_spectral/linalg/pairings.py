@@ -9,9 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_spectral.linalg.checks import check_units
-from tf_spectral.linalg.matching import check_scores
+from tf_spectral import checks
+from tf_spectral.linalg.checks import check_indices
+from tf_spectral.linalg.checks import check_square
 from tf_spectral.linalg.matching import dominant_matching
+
+# Beyond, 32 bits do not give each pair a number.
+MOST_ROWS = 46340
 
 METHODS = ("greedy", "locally_dominant")
 
@@ -34,12 +38,8 @@ def uniform_pair(d, seed):
     >>> keras.ops.convert_to_numpy(uniform_pair(2, seed=0)).tolist()
     [[0, 1]]
     """
-    check_units(d)
-    if not 2 <= d <= 46340:
-        raise ValueError(
-            "Argument `d` must be from 2 to 46340, or there is no pair or no "
-            f"32-bit number for each. Received: d={d}"
-        )
+    d = checks.integer("d", d, minimum=2, maximum=MOST_ROWS)
+    seed = _checked_seed(seed)
     number = keras.random.randint((), 0, d * (d - 1), dtype="int32", seed=seed)
     j, l = number // (d - 1), number % (d - 1)  # noqa: E741
     return _ordered(j[None], (l + ops.cast(l >= j, "int32"))[None])
@@ -68,8 +68,9 @@ def random_pairs(d, seed, count=None):
     >>> random_pairs(5, seed=0).shape[0]
     2
     """
-    check_units(d)
+    d = checks.integer("d", d, minimum=1, maximum=MOST_ROWS)
     count = _checked_count(count, d)
+    seed = _checked_seed(seed)
     # tf.random.shuffle does not compile under XLA.
     draws = keras.random.uniform((d,), dtype="float32", seed=seed)
     order = ops.cast(ops.argsort(draws), "int32")[: 2 * count]
@@ -85,7 +86,7 @@ def round_count(d):
     Returns:
         Integer, at least 1.
     """
-    check_units(d)
+    d = checks.integer("d", d, minimum=1, maximum=MOST_ROWS)
     return max(1, d - 1 + d % 2)
 
 
@@ -113,7 +114,9 @@ def round_robin_pairs(d, round):
     angle-parametrized orthogonal matrices", 2021 (circle method).
     """
     rounds = round_count(d)
-    round = ops.cast(ops.convert_to_tensor(round), "int32") % rounds
+    if checks.is_integer(round):
+        round = checks.integer("round", round) % rounds
+    round = check_indices("round", round, rounds) % rounds
     i = ops.arange(d % 2, (d + 1) // 2, dtype="int32")
     j, l = (round + i) % rounds, (round - i) % rounds  # noqa: E741
     # The last of an even number stays where it is; of an odd one, the first
@@ -140,7 +143,7 @@ def gauss_southwell_pair(s):
     >>> keras.ops.convert_to_numpy(pair).tolist()
     [[0, 1]]
     """
-    s = check_scores("s", s)
+    s = check_square("s", s)
     d = s.shape[0]
     if d < 2:
         raise ValueError(
@@ -187,14 +190,10 @@ def disjoint_pairs(
     Reference: Preis, "Linear time 1/2-approximation algorithm for maximum
     weighted matching in general graphs", 1999.
     """
-    scores = check_scores("scores", scores)
+    scores = check_square("scores", scores)
     d = scores.shape[0]
     count = _checked_count(count, d)
-    if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(
-            "Argument `method` is unknown. Expected one of "
-            f"{METHODS}, Received: method={method!r}"
-        )
+    method = checks.choice("method", method, METHODS)
     if count == 0:
         return ops.zeros((0, 2), "int32")
     if method == "greedy":
@@ -232,13 +231,13 @@ def _ordered(j, l):  # noqa: E741
     return ops.cast(ops.stack(pairs, axis=1), "int32")
 
 
+def _checked_seed(seed):
+    if seed is None:
+        checks.refuse("seed", "be an integer or a `SeedGenerator`", seed)
+    return checks.seed("seed", seed, generator=True)
+
+
 def _checked_count(count, d):
     if count is None:
         return d // 2
-    integer = isinstance(count, (int, np.integer))
-    if not integer or isinstance(count, bool) or not 0 <= count <= d // 2:
-        raise ValueError(
-            "Argument `count` must be None or an integer. Expected 0 to "
-            f"{d // 2} for {d} rows, Received: count={count!r}"
-        )
-    return int(count)
+    return checks.integer("count", count, minimum=0, maximum=d // 2)

@@ -9,6 +9,7 @@ as nuclear norm, so a step made from both keeps its guarantee.
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar_schedules import SCHEDULES
@@ -86,7 +87,9 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
     """
     x = check_rank("x", x, 2)
     schedule = _checked_schedule(accuracy)
-    _check_sketch(sketch)
+    exact = checks.boolean("exact", exact)
+    if sketch is not None:
+        sketch = checks.integer("sketch", sketch, minimum=1)
     dtype = backend.standardize_dtype(x.dtype)
     x = ops.cast(x, working_dtype(dtype))
     if 0 in x.shape:
@@ -126,18 +129,4 @@ def _by_svd(z):
 
 
 def _checked_schedule(accuracy):
-    if not isinstance(accuracy, str) or accuracy not in SCHEDULES:
-        raise ValueError(
-            "Argument `accuracy` is unknown. Expected one of "
-            f"{tuple(SCHEDULES)}, Received: accuracy={accuracy!r}"
-        )
-    return SCHEDULES[accuracy]
-
-
-def _check_sketch(sketch):
-    integer = isinstance(sketch, int) and not isinstance(sketch, bool)
-    if sketch is not None and (not integer or sketch < 1):
-        raise ValueError(
-            "Argument `sketch` must be None or a positive integer. "
-            f"Received: sketch={sketch!r}"
-        )
+    return SCHEDULES[checks.choice("accuracy", accuracy, SCHEDULES)]

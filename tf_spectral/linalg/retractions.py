@@ -9,7 +9,8 @@ takes the rounding, and drift grows like that of plane rotations.
 from keras import backend
 from keras import ops
 
-from tf_spectral.linalg.checks import check_rank
+from tf_spectral import checks
+from tf_spectral.linalg.checks import check_alike
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.exponential import cayley
 from tf_spectral.linalg.exponential import cayley_increment
@@ -58,10 +59,10 @@ def retract_skew(r, a, method="expm"):
     Reference: Absil, Mahony and Sepulchre, "Optimization algorithms on matrix
     manifolds", 2008, section 4.1.
     """
-    _check_method(method)
+    method = checks.choice("method", method, METHODS)
     r, dtype = prepare_square("r", r)
     a, _ = prepare_square("a", a)
-    _check_shape("r", r, "a", a)
+    check_alike("r", r, "a", a)
     a = ops.cast(a, r.dtype)
     if r.shape[0] == 0:
         return ops.cast(r, dtype)
@@ -108,9 +109,8 @@ def retract(w, tangent, method="expm"):
     orthogonality constraints", 1998; Wen and Yin, "A feasible method for
     optimization with orthogonality constraints", 2013 (Cayley).
     """
-    _check_method(method)
-    w, tangent = check_rank("w", w, 2), check_rank("tangent", tangent, 2)
-    _check_shape("w", w, "tangent", tangent)
+    method = checks.choice("method", method, METHODS)
+    w, tangent = check_alike("w", w, "tangent", tangent)
     if 0 in w.shape:
         return w
     dtype = backend.standardize_dtype(w.dtype)
@@ -160,20 +160,3 @@ def _positive_qr(x):
     q, r = ops.qr(x)
     one = ops.ones((x.shape[1],), x.dtype)
     return q * ops.where(ops.diagonal(r) < 0, -one, one)
-
-
-def _check_method(method):
-    if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(
-            "Argument `method` is unknown. Expected one of "
-            f"{METHODS}, Received: method={method!r}"
-        )
-
-
-def _check_shape(name, value, other_name, other):
-    if tuple(value.shape) != tuple(other.shape):
-        raise ValueError(
-            f"Argument `{other_name}` must have the shape of `{name}`. "
-            f"Expected {tuple(value.shape)}, "
-            f"Received: {other_name}.shape={tuple(other.shape)}"
-        )

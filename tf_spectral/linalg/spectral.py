@@ -1,8 +1,8 @@
 """The matrix of given reflectors and singular values."""
 
-import numpy as np
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.householder import apply_householder
@@ -25,6 +25,7 @@ def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
     Returns:
         Tuple `(P, R)` of tensors `(n_in, m_v + m_u)`, `(n_out, m_v + m_u)`.
     """
+    u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
     n_in, n_out = v_vectors.shape[1], u_vectors.shape[1]
     u, z_u = compact_wy(u_vectors)
     v, z_v = compact_wy(v_vectors)
@@ -51,6 +52,7 @@ def spectral_matrix(u_vectors, sigma, v_vectors):
 
     Reference: Zhang et al., 2018, equation 6, transposed.
     """
+    u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
     p, r = diagonal_plus_low_rank(u_vectors, sigma, v_vectors)
     shape = (v_vectors.shape[1], u_vectors.shape[1])
     padding = [[0, n - min(shape)] for n in shape]
@@ -70,6 +72,8 @@ def times_diagonal_plus_low_rank(x, sigma, p, r):
     Returns:
         Tensor `(b, n_out)`.
     """
+    x, sigma = check_rank("x", x, 2), check_rank("sigma", sigma, 1)
+    p, r = check_rank("p", p, 2), check_rank("r", r, 2)
     scaled = _times_diagonal(x, sigma, r.shape[0])
     return scaled - (x @ p) @ ops.transpose(r)
 
@@ -90,6 +94,7 @@ def solve_spectral(y, u_vectors, sigma, v_vectors):
     Raises:
         ValueError: If `y` is not floating or has another width.
     """
+    u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
     y = check_rank("y", y, None)
     if y.shape[-1] != u_vectors.shape[1]:
         raise ValueError(
@@ -116,16 +121,26 @@ def truncated_sigma(sigma, rank):
     Raises:
         ValueError: If `rank` is out of range.
     """
+    sigma = check_rank("sigma", sigma, 1)
     size = sigma.shape[0]
-    integer = isinstance(rank, (int, np.integer)) and not isinstance(rank, bool)
-    if not integer or not 0 <= rank <= size:
-        raise ValueError(
-            "Argument `rank` must be an integer from 0 to "
-            f"{size}. Received: rank={rank}"
-        )
+    rank = checks.integer("rank", rank, minimum=0, maximum=size)
     # By place, not by threshold: equal singular values are counted too.
     place = ops.argsort(ops.argsort(-ops.abs(sigma)))
     return ops.where(place < rank, sigma, ops.zeros_like(sigma))
+
+
+def _checked(u_vectors, sigma, v_vectors):
+    """The three as floating tensors that fit together."""
+    u_vectors = check_rank("u_vectors", u_vectors, 2)
+    v_vectors = check_rank("v_vectors", v_vectors, 2)
+    sigma = check_rank("sigma", sigma, 1)
+    size = min(u_vectors.shape[1], v_vectors.shape[1])
+    if sigma.shape[0] != size:
+        raise ValueError(
+            f"Argument `sigma` has the wrong shape. Expected ({size},), "
+            f"Received: sigma.shape={tuple(sigma.shape)}"
+        )
+    return u_vectors, sigma, v_vectors
 
 
 def _times_diagonal(rows, sigma, width):

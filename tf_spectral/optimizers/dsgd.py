@@ -7,7 +7,7 @@ from keras import backend
 from keras import ops
 
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
-from tf_spectral.linalg.norms import NORMS
+from tf_spectral.checks import NORMS
 from tf_spectral.linalg.norms import duality_map
 from tf_spectral.linalg.norms import induced_norm
 from tf_spectral.optimizers import checks

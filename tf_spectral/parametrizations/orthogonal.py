@@ -4,7 +4,6 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_units
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
 from tf_spectral.parametrizations.svd import SVD
 
@@ -45,7 +44,7 @@ class Orthogonal(SVD):
         matrix_regularizer=None,
         **kwargs,
     ):
-        check_units(units)
+        units = checks.integer("units", units, minimum=1)
         if reflectors is None:
             reflectors = units
         reflectors = checks.integer("reflectors", reflectors, 0, units)
