@@ -1,5 +1,7 @@
 """The constraint: its projection, and stock layers that train under it."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -231,7 +233,7 @@ def test_its_registered_name_is_no_other_class():
 # What is refused
 
 
-@pytest.mark.parametrize("blocks", [0, -1, 1.0, True, "2", None])
+@pytest.mark.parametrize("blocks", [0, -1, 1.0, True, "2"])
 def test_refuses_blocks(blocks):
     with pytest.raises(ValueError, match="`blocks`.*Received"):
         Orthogonal(blocks)
@@ -246,3 +248,67 @@ def test_refuses_shapes(shape, blocks):
 def test_refuses_integers():
     with pytest.raises(ValueError, match="`w`.*floating.*Received"):
         Orthogonal()(np.ones((2, 2), "int32"))
+
+
+# What the names of Keras' layers tell
+
+
+def test_heads_and_gates_are_known_by_their_names():
+    attention = layers.MultiHeadAttention(
+        2, 3, kernel_constraint=Orthogonal(), output_shape=5
+    )
+    attention.build((None, 4, 8), (None, 4, 8))
+    lstm = layers.LSTM(
+        4, kernel_constraint=Orthogonal(), recurrent_constraint=Orthogonal()
+    )
+    gru = layers.Bidirectional(layers.GRU(3, recurrent_constraint=Orthogonal()))
+    convolution = layers.Conv1D(4, 3, kernel_constraint=Orthogonal())
+    for layer in (lstm, gru, convolution):
+        layer.build((None, 4, 6))
+    cases = {
+        (8, 2, 3): [(8, 6)],
+        (2, 3, 5): [(6, 5)],
+        (6, 16): 4 * [(6, 4)],
+        (4, 16): 4 * [(4, 4)],
+        (3, 9): 3 * [(3, 3)],
+        (3, 6, 4): [(18, 4)],
+    }
+    seen = set()
+    for layer in (attention, lstm, gru, convolution):
+        for variable in layer.trainable_variables:
+            if variable.constraint is None:
+                continue
+            shape = tuple(variable.shape)
+            seen.add(shape)
+            value = variable.constraint(variable)
+            assert tuple(value.shape) == shape
+            found = variable.constraint.matrices(variable)
+            assert [tuple(m.shape) for m in found] == cases[shape]
+            axes = variable.constraint.settled(variable).input_axes
+            whole = ops.convert_to_numpy(value).reshape(
+                int(np.prod(shape[:axes])), -1
+            )
+            assert error_of(whole, len(found)) < 1e-5
+    assert seen == set(cases)
+
+
+def test_what_no_name_tells_is_said_or_asked():
+    layer = layers.EinsumDense(
+        "abc,cde->abde", (None, 2, 3), kernel_constraint=Orthogonal()
+    )
+    layer.build((None, 4, 6))
+    with pytest.warns(UserWarning, match="input_axes"):
+        layer.kernel.constraint(layer.kernel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer.kernel.constraint(layer.kernel)
+        told = Orthogonal(input_axes=1)
+        value = ops.convert_to_numpy(told(layer.kernel))
+    assert error_of(value.reshape(6, 6)) < 1e-5
+    again = Orthogonal.from_config(told.get_config())
+    assert (again.blocks, again.input_axes) == (None, 1)
+    for bad in (0, True, 1.0, "2"):
+        with pytest.raises(ValueError, match="input_axes"):
+            Orthogonal(input_axes=bad)
+    with pytest.raises(ValueError, match="rank of at least 3"):
+        Orthogonal(input_axes=2)(np.eye(3))

@@ -1,6 +1,7 @@
 """Constraints that keep weights orthogonal under any Keras optimizer."""
 
 import math
+import warnings
 
 from keras import constraints
 from keras import ops
@@ -21,30 +22,55 @@ class Orthogonal(constraints.Constraint):
     with any optimizer. The group has two components, of determinant 1 and
     -1: small steps never lead from one to the other.
 
+    It holds after each step. Averages of weights (`use_ema`,
+    `keras.callbacks.SwapEMAWeights`) are written without a step: the
+    optimizers of this library keep their averages orthogonal, for others add
+    `tf_spectral.callbacks.OrthogonalAverages`.
+
     As every constraint in Keras it leaves the initial value alone: begin
     with an initializer that is orthogonal.
 
+    Which matrix a weight is shows in its shape and, where Keras hands over
+    the variable, in its name:
+
+    | weight | shape | matrices |
+    |---|---|---|
+    | Dense, SimpleRNN | `(in, out)` | one |
+    | recurrent kernel of LSTM, GRU | `(n, 4 n)`, `(n, 3 n)` | one a gate |
+    | kernel of LSTM, GRU | `(in, 4 n)`, `(in, 3 n)` | one a gate |
+    | convolution | `(window, ..., in, out)` | one of `out` columns |
+    | query, key, value of attention | `(in, heads, size)` | one of `in` rows |
+    | output of attention | `(heads, size, out)` | one of `out` columns |
+
+    A weight of rank 3 or more whose name tells nothing, such as that of
+    `keras.layers.EinsumDense`, is taken as a convolution, and a warning says
+    so: name `input_axes` then.
+
     Args:
         blocks: Positive integer, the number of equal blocks of columns of
-            which each is made orthogonal: 4 for the recurrent kernel of
-            `keras.layers.LSTM`, 3 for that of `keras.layers.GRU`, which hold
-            one matrix for each gate. Defaults to `1`.
+            which each is made orthogonal. Defaults to `None`: one for each
+            gate of a weight named as in the table, else one.
+        input_axes: Positive integer, how many of the first axes count as
+            rows. Defaults to `None`: as in the table.
 
     Call arguments:
-        w: Floating tensor or variable `(..., n)` of rank 2 or more, such as
-            the kernel of a convolution; all axes but the last count as rows.
+        w: Floating variable or tensor of rank 2 or more. A tensor has no
+            name: it is one matrix, all axes but the last are rows.
 
     Returns:
         Tensor of the shape and dtype of `w`. A block with NaN or infinity
         becomes NaN; a singular value of zero stays zero.
 
     Raises:
-        ValueError: If `blocks` is no positive integer, and when called if `w`
-            is not floating, has a rank below 2, or has columns that do not
+        ValueError: If an argument is no positive integer, and when called if
+            `w` is not floating, has too few axes, or has columns that do not
             divide into `blocks`.
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.constraints import Orthogonal
     >>> layer = keras.layers.Dense(3, kernel_constraint=Orthogonal())
     >>> model = keras.Sequential([keras.Input((5,)), layer])
     >>> model.compile("adam", "mse")
@@ -56,11 +82,46 @@ class Orthogonal(constraints.Constraint):
     Reference: Higham, "Computing the polar decomposition", 1986.
     """
 
-    def __init__(self, blocks=1):
-        self.blocks = checks.integer("blocks", blocks, minimum=1)
+    def __init__(self, blocks=None, input_axes=None):
+        self.blocks = _checked("blocks", blocks)
+        self.input_axes = _checked("input_axes", input_axes)
+        self._warned = False
 
     def __call__(self, w):
-        return self.by_blocks(nearest_orthogonal, w)
+        return self.settled(w).by_blocks(nearest_orthogonal, w)
+
+    def settled(self, w):
+        """The constraint with no argument left to the name of a weight.
+
+        Args:
+            w: As for the call.
+
+        Returns:
+            `Orthogonal` with integers as arguments.
+        """
+        shape = tuple(w.shape)
+        names = _names(w)
+        axes = self.input_axes
+        if axes is None:
+            axes = _input_axes(names, shape)
+            if axes is None:
+                self._warn(w)
+                axes = max(len(shape) - 1, 1)
+        blocks = self.blocks or _gates(names, shape)
+        if blocks == self.blocks and axes == self.input_axes:
+            return self
+        return Orthogonal(blocks, axes)
+
+    def _warn(self, w):
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"`Orthogonal` takes {w.path} of shape {tuple(w.shape)} as the "
+                "kernel of a convolution: all axes but the last are rows of "
+                "one matrix. Pass `input_axes`, the number of axes that are "
+                "rows, to say that it is so or to change it.",
+                stacklevel=4,
+            )
 
     def by_blocks(self, function, *tensors):
         """A function of matrices, applied to each that is made orthogonal.
@@ -74,7 +135,7 @@ class Orthogonal(constraints.Constraint):
         """
         results = [function(*m) for m in zip(*map(self.matrices, tensors))]
         joined = results[0]
-        if self.blocks > 1:
+        if len(results) > 1:
             joined = ops.concatenate(results, axis=1)
         return ops.reshape(joined, tensors[0].shape)
 
@@ -85,20 +146,60 @@ class Orthogonal(constraints.Constraint):
             w: As for the call.
 
         Returns:
-            List of `blocks` tensors of rank 2.
+            List of tensors of rank 2.
         """
+        settled = self.settled(w)
+        blocks, axes = settled.blocks, settled.input_axes
         w = checks.tensor("w", w)
         shape = tuple(w.shape)
-        if len(shape) < 2 or shape[-1] % self.blocks:
+        rows, width = math.prod(shape[:axes]), math.prod(shape[axes:])
+        if len(shape) <= axes or width % blocks:
             raise ValueError(
-                "Argument `w` must have a rank of at least 2 and columns that "
-                f"divide into {self.blocks} blocks. Received: w.shape={shape}"
+                f"Argument `w` must have a rank of at least {axes + 1} and "
+                f"columns that divide into {blocks} blocks. "
+                f"Received: w.shape={shape}"
             )
-        rows, columns = math.prod(shape[:-1]), shape[-1] // self.blocks
-        w = ops.reshape(w, (rows, shape[-1]))
-        return [
-            w[:, i * columns : (i + 1) * columns] for i in range(self.blocks)
-        ]
+        columns = width // blocks
+        w = ops.reshape(w, (rows, width))
+        return [w[:, i * columns : (i + 1) * columns] for i in range(blocks)]
 
     def get_config(self):
-        return {"blocks": self.blocks}
+        return {"blocks": self.blocks, "input_axes": self.input_axes}
+
+
+def _checked(name, value):
+    return None if value is None else checks.integer(name, value, minimum=1)
+
+
+# The names that Keras gives to what its layers hold.
+_CELLS = {"lstm_cell": 4, "gru_cell": 3}
+_INTO_HEADS = ("query", "key", "value")
+
+
+def _names(w):
+    """The parts of a variable's path, the last first; none of a tensor."""
+    path = getattr(w, "path", None)
+    return path.split("/")[::-1] if isinstance(path, str) else []
+
+
+def _input_axes(names, shape):
+    """How many axes are rows, or `None` where a variable leaves it open."""
+    if len(shape) < 3 or not names:
+        return max(len(shape) - 1, 1)
+    layer = names[1] if len(names) > 1 else ""
+    if len(shape) == 3 and layer in _INTO_HEADS:
+        return 1
+    told = layer == "attention_output" or "conv" in layer
+    return len(shape) - 1 if told else None
+
+
+def _gates(names, shape):
+    """How many gates lie side by side in a variable."""
+    if not names or len(shape) < 2:
+        return 1
+    name, layer = names[0], names[1] if len(names) > 1 else ""
+    if name == "recurrent_kernel" and shape[-2] and not shape[-1] % shape[-2]:
+        return shape[-1] // shape[-2]
+    if name == "kernel" and layer in _CELLS:
+        return _CELLS[layer]
+    return 1

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import ops
 
 from tests.helpers import BACKEND
 from tests.optimizers.contract import CLASSES
@@ -15,6 +16,8 @@ from tests.optimizers.contract import compile_modes
 from tests.optimizers.contract import fitted
 from tests.optimizers.contract import weights_of
 from tf_spectral.bounds import LayerwiseSmoothness
+from tf_spectral.callbacks import OrthogonalAverages
+from tf_spectral.constraints import Orthogonal
 from tf_spectral.optimizers import DSGD
 from tf_spectral.optimizers import SRCD
 from tf_spectral.optimizers import SRGD
@@ -251,3 +254,90 @@ def test_every_optimizer_trains_every_kind_of_model(make, name):
     ]
     if not OPTIMIZERS[name].draws:
         np.testing.assert_allclose(losses[0], losses[-1], rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        DSGD,
+        lambda **options: SpectralDescent(1.0, 1.0, **options),
+        SRGD,
+        SRCD,
+        keras.optimizers.Adam,
+    ],
+)
+def test_averages_are_orthogonal_too(make):
+    """Written at the end of `fit`, and swapped in for each evaluation."""
+    optimizer = make(learning_rate=0.05, use_ema=True, ema_momentum=0.7)
+    own = not isinstance(optimizer, keras.optimizers.Adam)
+    errors = []
+
+    def note(*_):
+        w = ops.convert_to_numpy(model.layers[0].kernel)
+        errors.append(np.abs(w.T @ w - np.eye(FEATURES)).max())
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            layers.Dense(
+                FEATURES,
+                kernel_constraint=Orthogonal(),
+                kernel_initializer="orthogonal",
+            ),
+            layers.Dense(CLASSES, "softmax"),
+        ]
+    )
+    model.compile(optimizer, LOSS)
+    x, y = data_for(model)
+    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    callbacks += [] if own else [OrthogonalAverages()]
+    callbacks.append(
+        keras.callbacks.LambdaCallback(
+            on_epoch_end=note, on_test_begin=note, on_train_end=note
+        )
+    )
+    for used in (callbacks, callbacks[1:]):
+        model.fit(
+            x,
+            y,
+            epochs=3,
+            verbose=0,
+            callbacks=used,
+            validation_data=(x, y) if used is not callbacks else None,
+        )
+    assert len(errors) == 11
+    assert max(errors) < 1e-4
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="variables of TensorFlow")
+@pytest.mark.parametrize(
+    "make", [DSGD, lambda: SpectralDescent(1.0, {"default": 1.0, "b:0": 2.0})]
+)
+def test_variables_of_tensorflow_alone(make):
+    import tensorflow as tf
+
+    w = tf.Variable(np.ones((3, 2), "float32"), name="w")
+    b = tf.Variable(np.ones(2, "float32"), name="b")
+    optimizer = make()
+    for _ in range(3):
+        optimizer.apply_gradients([(tf.ones((3, 2)), w), (tf.ones(2), b)])
+    assert np.isfinite(w.numpy()).all() and not np.all(b.numpy() == 1)
+
+
+@pytest.mark.parametrize("name", ["dsgd_2", "srgd", "srcd_best"])
+def test_h5_files_load(name, tmp_path):
+    """Keras leaves the optimizer's state out of them, and says so."""
+    contender = OPTIMIZERS[name]
+    model = keras.Sequential([keras.Input((6,)), square(contender)])
+    model.add(layers.Dense(CLASSES, "softmax"))
+    model.compile(
+        contender.make(model), keras.losses.SparseCategoricalCrossentropy()
+    )
+    x, y = data_for(model)
+    fitted(model, 1, x, y)
+    model.save(tmp_path / "model.h5")
+    again = keras.models.load_model(tmp_path / "model.h5")
+    for a, b in zip(weights_of(again), weights_of(model)):
+        np.testing.assert_array_equal(a, b)
+    assert np.isfinite(fitted(again, 1, x, y)).all()

@@ -9,8 +9,11 @@ from tests import oracles_orthogonal
 from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tf_spectral.constraints import Orthogonal
+from tf_spectral.optimizers import DSGD
 from tf_spectral.optimizers import SRCD
 from tf_spectral.optimizers import SRGD
+from tf_spectral.optimizers import SpectralDescent
+from tf_spectral.optimizers import coordinates
 
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}[DTYPE]
@@ -326,6 +329,207 @@ def test_average_weights_are_orthogonal_again():
     optimizer.finalize_variable_values([v])
     w = ops.convert_to_numpy(v)
     assert_close(w.T @ w, np.eye(5), 1e-5)
+
+
+def error_of(w):
+    w = ops.convert_to_numpy(w).astype("float64")
+    w = w if w.shape[0] >= w.shape[1] else w.T
+    return np.linalg.norm(w.T @ w - np.eye(w.shape[1]), 2)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *(lambda r=r: SRGD(0.1, r) for r in ("expm", "cayley", "qr", "polar")),
+        lambda: SRGD(0.1, metric="spectral"),
+        lambda: SRGD(1e6),
+        lambda: SRCD(0.1, block_size=1.0, seed=0),
+        lambda: SRCD(0.1, "gauss_southwell", block_size=4, adaptive="adam"),
+    ],
+)
+def test_huge_gradients_leave_no_mark(optimizer):
+    """A rotation by more than half a turn is noise, but is a rotation."""
+    optimizer = optimizer()
+    v = keras.Variable(haar(9), dtype="float32")
+    v.constraint = Orthogonal()
+    start = np.linalg.det(ops.convert_to_numpy(v))
+    for size in (1e4, 1e8, 1e10, 1e12, 1e15, 1e18, 1e30, 1e37, 1.0, 1e-30):
+        g = (size * gradient(9, 9)).astype("float32")
+        optimizer.apply([ops.convert_to_tensor(g)], [v])
+        assert error_of(v) < 2e-5, size
+    assert np.linalg.det(ops.convert_to_numpy(v)) * start > 0
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7)])
+def test_huge_gradients_of_rectangular_variables(shape):
+    for retraction in ("expm", "cayley", "qr", "polar"):
+        v = keras.Variable(haar(7)[: shape[0], : shape[1]], dtype="float32")
+        v.constraint = Orthogonal()
+        optimizer = SRGD(0.1, retraction)
+        for size in (1e8, 1e15, 1e30):
+            g = (size * gradient(*shape)).astype("float32")
+            optimizer.apply([ops.convert_to_tensor(g)], [v])
+            assert error_of(v) < 2e-5, (retraction, size)
+
+
+def test_a_step_that_leaves_the_manifold_is_not_taken(monkeypatch):
+    """Whatever a retraction gives: orthogonality is tested, not finiteness."""
+    from tf_spectral.optimizers import srgd
+
+    monkeypatch.setattr(srgd, "retract_skew", lambda w, a, method: 1.1 * w)
+    optimizer = SRGD(0.1)
+    v = variable(haar(5))
+    before = ops.convert_to_numpy(v).copy()
+    optimizer.apply([ops.convert_to_tensor(gradient(5, 5).astype(DTYPE))], [v])
+    assert_close(ops.convert_to_numpy(v), before, 1e-6)
+    assert int(ops.convert_to_numpy(optimizer.skipped_steps)) == 1
+
+
+def test_a_correction_from_afar_projects():
+    """The cubic step alone would diverge from here."""
+    optimizer = SRGD(0.0, correction_period=2)
+    v = variable(haar(4))
+    zero = ops.zeros((4, 4), DTYPE)
+    for _ in range(2):
+        optimizer.apply([zero], [v])
+    v.assign(ops.convert_to_numpy(v) * 3.0)
+    optimizer.apply([zero], [v])
+    assert error_of(v) < 1e-5
+
+
+@pytest.mark.parametrize("selection", ["gauss_southwell", "cyclic"])
+@pytest.mark.parametrize("adaptive", ["rmsprop", "adam"])
+def test_moments_survive_half_precision_and_huge_gradients(adaptive, selection):
+    optimizer = SRCD(0.01, selection, 2, adaptive=adaptive)
+    v = keras.Variable(haar(4), dtype="float16")
+    v.constraint = Orthogonal()
+    for size in (0.0, 1e-6, 1.0):
+        g = ops.cast(ops.convert_to_tensor(size * gradient(4, 4)), "float16")
+        optimizer.apply([g], [v])
+        assert np.isfinite(ops.convert_to_numpy(v)).all()
+    optimizer = SRCD(0.01, selection, 2, adaptive=adaptive)
+    v = keras.Variable(haar(4), dtype="float32")
+    v.constraint = Orthogonal()
+    huge = (1e30 * gradient(4, 4)).astype("float32")
+    optimizer.apply([ops.convert_to_tensor(huge)], [v])
+    assert int(ops.convert_to_numpy(optimizer.skipped_steps)) == 1
+    before = ops.convert_to_numpy(v).copy()
+    for _ in range(3):
+        g = gradient(4, 4).astype("float32")
+        optimizer.apply([ops.convert_to_tensor(g)], [v])
+    assert np.abs(ops.convert_to_numpy(v) - before).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "d,count",
+    [(4, 1), (5, 3), (6, 4), (7, 5), (8, 3), (8, 6), (9, 6), (10, 2), (10, 12)],
+)
+def test_cyclic_visits_every_pair_equally_often(d, count):
+    fit, rounds = d // 2, d - 1 + d % 2
+    sizes = coordinates.round_sizes(count, d)
+    parts = -(-fit // sizes[0])
+    visits = np.zeros((d, d), int)
+    for step in range(rounds * fit * parts):
+        for pairs in coordinates.cyclic_pairs(sizes, d, step):
+            pairs = ops.convert_to_numpy(pairs)
+            assert len(set(pairs.ravel())) == pairs.size
+            visits[pairs[:, 0], pairs[:, 1]] += 1
+    assert len(set(visits[np.triu_indices(d, 1)])) == 1
+
+
+def test_every_matrix_draws_pairs_of_its_own():
+    optimizer = SRCD(0.5, seed=0)
+    a, b = variable(haar(12)), variable(haar(12))
+    same = 0
+    for seed in range(12):
+        g = ops.convert_to_tensor(gradient(12, 12, seed=seed).astype(DTYPE))
+        before = [ops.convert_to_numpy(v).copy() for v in (a, b)]
+        optimizer.apply([g, g], [a, b])
+        rows = [
+            tuple(changed_rows(x, ops.convert_to_numpy(v)))
+            for x, v in zip(before, (a, b))
+        ]
+        same += rows[0] == rows[1]
+    assert same < 6
+
+
+def test_moments_of_a_pair_count_its_own_visits():
+    """With three rows a pair is visited at every third step."""
+    optimizer = SRCD(RATE, "cyclic", adaptive="adam")
+    v = variable(haar(3))
+    history = {}
+    for seed in range(9):
+        before = ops.convert_to_numpy(v).copy()
+        g = gradient(3, 3, seed=seed)
+        optimizer.apply([ops.convert_to_tensor(g.astype(DTYPE))], [v])
+        after = ops.convert_to_numpy(v)
+        pair = tuple(changed_rows(before, after))
+        slope = paper_skew(before, g)[pair] / np.sqrt(2)
+        history.setdefault(pair, []).append(slope)
+        angle = -RATE / np.sqrt(2) * adaptive_oracle("adam", history[pair])
+        expected = rotated(before, [pair], [angle])
+        assert_close(after, expected, 1e3 * TOLERANCE)
+
+
+# The Euclidean optimizer
+
+
+def mixed(optimizer, steps=3):
+    """An orthogonal variable beside a free one, after some steps."""
+    r, w = variable(haar(3)), keras.Variable(np.ones(4), dtype=DTYPE)
+    for seed in range(steps):
+        gradients = [gradient(3, 3, seed=seed), gradient(4, seed=seed)]
+        optimizer.apply(
+            [ops.convert_to_tensor(g.astype(DTYPE)) for g in gradients], [r, w]
+        )
+    return ops.convert_to_numpy(w), optimizer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.1),
+        lambda: keras.optimizers.SGD(0.1, weight_decay=0.1),
+        lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1),
+        lambda: keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.01])
+        ),
+    ],
+)
+@pytest.mark.parametrize("outer", [SRGD, SRCD])
+def test_free_variables_move_as_under_the_given_optimizer_alone(outer, make):
+    moved, _ = mixed(outer(RATE, euclidean_optimizer=make()))
+    alone, w = make(), keras.Variable(np.ones(4), dtype=DTYPE)
+    for seed in range(3):
+        g = ops.convert_to_tensor(gradient(4, seed=seed).astype(DTYPE))
+        alone.apply([g], [w])
+    assert_close(moved, ops.convert_to_numpy(w), 1e-6)
+
+
+@pytest.mark.parametrize("outer", [SRGD, SRCD])
+def test_weights_of_the_optimizer_include_the_euclidean_ones(outer):
+    _, optimizer = mixed(outer(RATE, euclidean_optimizer="adam"))
+    values = [ops.convert_to_numpy(v) for v in optimizer.variables]
+    again = outer(RATE, euclidean_optimizer="adam")
+    with pytest.raises(ValueError, match="built"):
+        again.set_weights(values)
+    mixed(again, steps=1)
+    again.set_weights(values)
+    for a, b in zip(again.variables, values):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), b)
+    with pytest.raises(ValueError, match="Expected arrays of the shapes"):
+        again.set_weights(values[:-1])
+
+
+def test_euclidean_optimizers_that_cannot_be_used():
+    wrapped = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    for inner in (wrapped, DSGD(), SpectralDescent()):
+        with pytest.raises(ValueError, match="euclidean_optimizer"):
+            SRGD(euclidean_optimizer=inner)
+    used = keras.optimizers.Adam()
+    mixed(SRGD(euclidean_optimizer=used))
+    with pytest.raises(ValueError, match="used for another model"):
+        mixed(SRGD(euclidean_optimizer=used))
 
 
 @pytest.mark.parametrize(

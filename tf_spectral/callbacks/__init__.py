@@ -1,5 +1,6 @@
 """Callbacks that watch spectra and gradients, and that keep a training."""
 
+from tf_spectral.callbacks.averages import OrthogonalAverages
 from tf_spectral.callbacks.backup import Backup
 from tf_spectral.callbacks.generalization import GeneralizationMonitor
 from tf_spectral.callbacks.gradient_flow import GradientFlowMonitor
@@ -15,6 +16,7 @@ __all__ = [
     "GradientFlowMonitor",
     "LayerUpdateCounter",
     "LipschitzEstimator",
+    "OrthogonalAverages",
     "SigmaRadiusSchedule",
     "SpectrumMonitor",
     "gradient_norms_over_time",

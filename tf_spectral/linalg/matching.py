@@ -3,7 +3,10 @@
 Every free row names its best free partner; rows that name each other are
 paired; repeat. With scores in a fixed order this finds the greedy matching
 (math 3.3), for the best pair of all names itself, and so does every pair
-better than all others of its two rows.
+better than all others of its two rows. Where rows name few partners, as in
+`u u^T`, where all name the same one, a round pairs few of them. Every row then
+keeps a list of its best partners, which serves many rounds: a partner that is
+taken is passed over, and the first free one is the best that is left.
 """
 
 import math
@@ -19,28 +22,24 @@ from tf_spectral.linalg.checks import check_square
 # all rounds together 1.7 passes over the first matrix.
 SHRINKING = 0.625
 SMALL = 96
+# Rounds over all scores before there are lists, and the length of a list.
+WHOLE_ROUNDS = 3
+LISTED = 32
 
 
-def dominant_matching(scores, max_rounds=None):
+def dominant_matching(scores):
     """A partner for every row: the greedy matching, in a few passes.
 
     Args:
         scores: Floating symmetric non-negative tensor `(d, d)` with a zero
             diagonal. Pairs that score zero are made in the order of rows.
-        max_rounds: Positive integer, the most rounds at one size, or `None`
-            for as many as it takes. Rows of a random matrix take two or
-            three at each size. A matrix such as `u u^T`, where all rows
-            name the same partner, takes up to `d / 2`; with a limit, rows
-            that are left are sorted by the best score they were last seen
-            with, and paired with their neighbours. Defaults to `None`.
 
     Returns:
         Integer tensor `(d,)`: the partner of each row, a permutation that is
         its own inverse. If `d` is odd one row is its own partner.
 
     Raises:
-        ValueError: If `scores` is not a square floating matrix, or
-            `max_rounds` not a positive integer.
+        ValueError: If `scores` is not a square floating matrix.
 
     Example:
 
@@ -52,25 +51,20 @@ def dominant_matching(scores, max_rounds=None):
     weighted matching in general graphs", 1999.
     """
     scores = check_square("scores", scores)
-    if max_rounds is not None:
-        max_rounds = checks.integer("max_rounds", max_rounds, minimum=1)
     d = scores.shape[0]
     partner = rows = ops.arange(d, dtype="int32")
     if d < 2:
         return partner
-    strength = ops.zeros_like(scores[0])
     nodes, free = rows, ops.ones((d,), "bool")
     while True:
         m = scores.shape[0]
         target = math.ceil(SHRINKING * m) if m > SMALL else 0
-        free, mate, best = _rounds(scores, free, target, max_rounds)
+        free, mate = _rounds(scores, free, target)
         places = nodes[:, None]
         mate = ops.where(
             mate < 0, ops.take(partner, nodes), ops.take(nodes, abs(mate))
         )
         partner = ops.scatter_update(partner, places, mate)
-        if max_rounds is not None:
-            strength = ops.scatter_update(strength, places, best)
         if target == 0:
             break
         kept = ops.argsort(ops.where(free, rows[:m], rows[:m] + m))[:target]
@@ -78,51 +72,93 @@ def dominant_matching(scores, max_rounds=None):
         # The scores are symmetric, and a gather of rows is the faster one.
         scores = ops.transpose(ops.take(scores, kept, axis=0))
         scores = _hidden(ops.take(scores, kept, axis=0), free)
-    return _pair_neighbours(partner, partner == rows, strength)
+    return _pair_neighbours(partner, partner == rows)
 
 
-def _rounds(scores, free, target, max_rounds):
+def _rounds(scores, free, target):
     """Pairs free rows until at most `target` are left, or none scores.
 
     Taken rows are to be hidden in `scores`.
 
     Returns:
-        Tuple of tensors `(m,)`: which rows are free still, the mate of each
-        row paired here or -1, and the best score each row last had in view.
+        Tuple of tensors `(m,)`: which rows are free still, and the mate of
+        each row paired here or -1.
     """
-    m = scores.shape[0]
-    rows = ops.arange(m, dtype="int32")
-
-    def step(seen, free, mate, best):
-        value, named = _best_partners(seen)
-        mutual = ops.logical_and(ops.take(named, named) == rows, free)
-        # Some pair is the best of all: no progress means that no pair scores.
-        mutual = ops.logical_and(mutual, value > 0)
-        return (
-            ops.any(mutual),
-            ops.logical_and(free, ops.logical_not(mutual)),
-            ops.where(mutual, named, mate),
-            ops.where(free, value, best),
-        )
-
-    def unfinished(progress, free, mate, best):
-        left = ops.sum(ops.cast(free, "int32"))
-        return ops.logical_and(progress, left > target)
-
-    def body(progress, free, mate, best):
-        return step(_hidden(scores, free), free, mate, best)
-
-    state = step(scores, free, -ops.ones_like(rows), 0 * scores[0])
-    if max_rounds == 1:
+    mate = -ops.ones((scores.shape[0],), "int32")
+    state = ops.while_loop(
+        lambda progress, free, mate: _unfinished(progress, free, target),
+        lambda progress, free, mate: _paired(
+            *_best_partners(_hidden(scores, free)), free, mate
+        ),
+        _paired(*_best_partners(scores), free, mate),
+        maximum_iterations=None if _ties_are_random() else WHOLE_ROUNDS - 1,
+    )
+    if _ties_are_random():
         return state[1:]
-    more = None if max_rounds is None else max_rounds - 1
-    return ops.while_loop(unfinished, body, state, maximum_iterations=more)[1:]
+    return ops.while_loop(
+        lambda progress, free, mate: _unfinished(progress, free, target),
+        lambda progress, free, mate: _list_rounds(scores, free, mate, target),
+        state,
+    )[1:]
+
+
+def _list_rounds(scores, free, mate, target):
+    """Rounds over lists of the best partners, until none names another."""
+    length = min(LISTED, scores.shape[0])
+    values, lists = ops.top_k(_hidden(scores, free), length)
+    lists = ops.cast(lists, "int32")
+    rows = ops.arange(length, dtype="int32")
+
+    def named(free):
+        # The first partner on each list that scores and is free.
+        usable = ops.logical_and(ops.take(free, lists), values > 0)
+        place = ops.min(ops.where(usable, rows, length + 0 * rows), axis=1)
+        exhausted = place == length
+        place = ops.minimum(place, length - 1)[:, None]
+        value = ops.take_along_axis(values, place, axis=1)[:, 0]
+        # Whose list has ended is named by others, but names nobody.
+        value = ops.where(exhausted, ops.zeros_like(value), value)
+        partner = ops.take_along_axis(lists, place, axis=1)[:, 0]
+        return value, ops.where(exhausted, 0 * partner, partner)
+
+    state = _paired(*named(free), free, mate)
+    first = state[0]
+    _, free, mate = ops.while_loop(
+        lambda progress, free, mate: _unfinished(progress, free, target),
+        lambda progress, free, mate: _paired(*named(free), free, mate),
+        state,
+    )
+    return first, free, mate
+
+
+def _unfinished(progress, free, target):
+    left = ops.sum(ops.cast(free, "int32"))
+    return ops.logical_and(progress, left > target)
+
+
+def _paired(value, named, free, mate):
+    """Pairs the free rows that name each other; whether there were any."""
+    rows = ops.arange(named.shape[0], dtype="int32")
+    # Both score: whose list has ended names nobody.
+    scoring = ops.logical_and(value > 0, ops.take(value, named) > 0)
+    mutual = ops.logical_and(ops.take(named, named) == rows, scoring)
+    # Some pair is the best of all: no progress means that no pair scores.
+    mutual = ops.logical_and(mutual, free)
+    return (
+        ops.any(mutual),
+        ops.logical_and(free, ops.logical_not(mutual)),
+        ops.where(mutual, named, mate),
+    )
+
+
+def _ties_are_random():
+    """PyTorch's `top_k` takes any of equal entries; lists need the first."""
+    return backend.backend() == "torch"
 
 
 def _best_partners(seen):
     """The largest entry of each row and its place, of equal ones the first."""
-    if backend.backend() == "torch":
-        # Its `top_k` takes any of equal entries.
+    if _ties_are_random():
         named = ops.cast(ops.argmax(seen, axis=1), "int32")
         places = ops.arange(seen.shape[0], dtype="int32") * seen.shape[1]
         return ops.take(ops.reshape(seen, (-1,)), places + named), named
@@ -136,13 +172,11 @@ def _hidden(scores, free):
     return scores * ops.cast(free, scores.dtype)
 
 
-def _pair_neighbours(partner, free, strength):
-    """Pairs the free rows in order of their strength, of equal ones first."""
+def _pair_neighbours(partner, free):
+    """Pairs the free rows in their order: nothing scores between them."""
     d = partner.shape[0]
     places = ops.arange(d, dtype="int32")
-    strength = ops.where(strength > 0, strength, ops.zeros_like(strength))
-    taken = ops.ones_like(strength)
-    order = ops.argsort(ops.where(free, -strength, taken))
+    order = ops.argsort(ops.where(free, places, places + d))
     order = ops.cast(order, "int32")
     neighbour = places + 1 - 2 * (places % 2)
     left = ops.sum(ops.cast(free, "int32"))

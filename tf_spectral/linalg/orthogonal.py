@@ -16,6 +16,8 @@ from tf_spectral.linalg.checks import check_square
 from tf_spectral.linalg.orthogonalization import nearest_orthogonal
 from tf_spectral.linalg.orthogonalization import orthogonality_error
 from tf_spectral.linalg.orthogonalization import reorthogonalize
+from tf_spectral.linalg.orthogonalization import rounding_of
+from tf_spectral.linalg.orthogonalization import seems_orthogonal
 
 __all__ = [
     "nearest_orthogonal",
@@ -23,6 +25,8 @@ __all__ = [
     "partial_derivative",
     "reorthogonalize",
     "riemannian_gradient",
+    "rounding_of",
+    "seems_orthogonal",
     "skew_gradient",
     "skew_part",
     "tangent_projection",

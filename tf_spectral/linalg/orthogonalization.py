@@ -18,6 +18,7 @@ from tf_spectral.linalg.polar import polar_factor
 
 # A singular value grows by half a step: from 1e-9 to one, and a few more.
 MOST_STEPS = 60
+_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}
 
 
 def orthogonality_error(w, exact=False):
@@ -49,6 +50,44 @@ def orthogonality_error(w, exact=False):
     if 0 in error.shape:
         return ops.zeros((), error.dtype)
     return ops.max(ops.svd(error, compute_uv=False))
+
+
+def seems_orthogonal(w, tolerance=None):
+    """Whether a matrix keeps the length and the angles of a few vectors.
+
+    Two thin products, where the error of the whole matrix would take a
+    product of matrices. What a step has destroyed does not pass, unless the
+    error is at right angles to all of eight vectors.
+
+    Args:
+        w: Floating tensor `(p, n)`.
+        tolerance: Positive float, what `||w^T w x - x||` may be for unit
+            vectors. Defaults to a hundred roundings of the dtype of `w`, and
+            at least `1e-2`.
+
+    Returns:
+        Boolean scalar tensor, false where `w` has NaN or infinity.
+
+    Example:
+
+    >>> from tf_spectral.linalg.orthogonal import seems_orthogonal
+    >>> bool(seems_orthogonal([[0.0, 1.0], [-1.0, 0.0]]))
+    True
+    >>> bool(seems_orthogonal([[1.0, 1.0], [-1.0, 0.0]]))
+    False
+    """
+    w = check_rank("w", w, 2)
+    if tolerance is None:
+        tolerance = max(1e-2, 100 * rounding_of(w.dtype))
+    x, _ = _as_tall(ops.cast(w, working_dtype(w.dtype)))
+    n = x.shape[1]
+    probes = np.random.default_rng(0).standard_normal((n, 8))
+    probes /= np.maximum(np.linalg.norm(probes, axis=0), 1e-30)
+    probes = ops.convert_to_tensor(probes, x.dtype)
+    lost = ops.transpose(x) @ (x @ probes) - probes
+    squares = ops.sum(lost * lost, axis=0)
+    # NaN is not below.
+    return ops.all(squares <= tolerance**2)
 
 
 def reorthogonalize(w):
@@ -126,6 +165,11 @@ def nearest_orthogonal(w):
 def widest_dtype():
     """`"float64"`, or `"float32"` where the backend has no `float64`."""
     return backend.standardize_dtype(ops.convert_to_tensor(np.zeros(1)).dtype)
+
+
+def rounding_of(dtype):
+    """The relative error of one rounding in a floating dtype."""
+    return _ROUNDING.get(backend.standardize_dtype(dtype), 2.0**-24)
 
 
 def _as_tall(w):

@@ -157,9 +157,7 @@ def gauss_southwell_pair(s):
     return _ordered(j[None], l[None])
 
 
-def disjoint_pairs(
-    scores, count=None, method="locally_dominant", max_rounds=None
-):
+def disjoint_pairs(scores, count=None, method="locally_dominant"):
     """The greedy matching: the best pair, the best of what is left, ...
 
     Args:
@@ -170,8 +168,6 @@ def disjoint_pairs(
         method: `"greedy"`: pair by pair, two passes over `scores` each.
             `"locally_dominant"`: the same pairs, all in a few passes, see
             `matching.dominant_matching`. Defaults to `"locally_dominant"`.
-        max_rounds: For `"locally_dominant"`, see
-            `matching.dominant_matching`. Defaults to `None`.
 
     Returns:
         Integer tensor `(count, 2)`, best pair first; of equal ones the first
@@ -198,7 +194,7 @@ def disjoint_pairs(
         return ops.zeros((0, 2), "int32")
     if method == "greedy":
         return _greedy_pairs(scores, count)
-    partner = dominant_matching(scores, max_rounds)
+    partner = dominant_matching(scores)
     rows = ops.arange(d, dtype="int32")
     chosen = ops.take(ops.reshape(scores, (-1,)), rows * d + partner)
     worst = ops.full((d,), np.inf, chosen.dtype)

@@ -6,6 +6,8 @@ from the left, `r <- R(a) r` with `a` skew: the transpose of the papers'
 takes the rounding, and drift grows like that of plane rotations.
 """
 
+import math
+
 from keras import backend
 from keras import ops
 
@@ -17,11 +19,60 @@ from tf_spectral.linalg.exponential import cayley_increment
 from tf_spectral.linalg.exponential import expm
 from tf_spectral.linalg.exponential import exponential_increment
 from tf_spectral.linalg.exponential import prepare_square
+from tf_spectral.linalg.norms import spectral_norm_upper_bound
 from tf_spectral.linalg.orthogonalization import nearest_orthogonal
 
-__all__ = ["METHODS", "cayley", "expm", "retract", "retract_skew"]
+__all__ = [
+    "METHODS",
+    "cayley",
+    "expm",
+    "retract",
+    "retract_skew",
+    "shortened",
+]
 
 METHODS = ("expm", "cayley", "qr", "polar")
+
+
+def shortened(step, longest=math.pi):
+    """A step no longer than half a turn.
+
+    A rotation by more than pi has been all around: its angle is one of
+    rounding, and a step of `1e12` loses all digits of the rest.
+
+    Args:
+        step: Floating tensor `(p, n)`, a skew matrix or a tangent vector.
+        longest: Positive float, the largest spectral norm. Defaults to pi.
+
+    Returns:
+        Tensor of the shape and dtype of `step`: itself, or a multiple of
+        spectral norm `longest` or a little less.
+
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.retractions import shortened
+    >>> a = shortened([[0.0, 1e12], [-1e12, 0.0]])
+    >>> round(float(keras.ops.max(a)), 3)
+    3.142
+    """
+    step = check_rank("step", step, 2)
+    if 0 in step.shape:
+        return step
+    scale = ops.maximum(ops.max(ops.abs(step)), ops.ones((), step.dtype))
+    unit = step / scale
+    # Half precision would round the sum of squares to nothing.
+    unit = ops.cast(unit, working_dtype(step.dtype))
+    size = ops.sqrt(ops.sum(unit * unit))
+    whole = ops.cast(scale, unit.dtype)
+
+    def measured():
+        norm = spectral_norm_upper_bound(unit)
+        # Not the product of both, which may overflow.
+        share = ops.minimum(longest / norm, whole)
+        return ops.cast(unit * share, step.dtype)
+
+    return ops.cond(size * whole <= longest, lambda: step, measured)
 
 
 def retract_skew(r, a, method="expm"):

@@ -52,13 +52,37 @@ def check_norm_refresh(value, options):
 def check_kept_norms(variables):
     """Raises if something beside the steps changes norms of weights."""
     for variable in variables:
-        if variable.constraint is not None:
+        if getattr(variable, "constraint", None) is not None:
             raise ValueError(
                 "With norm_refresh > 1 norms are followed from step to step, "
                 "and a constraint breaks that. Expected variables without "
                 f"constraint, Received: {variable.path} under "
                 f"{variable.constraint}"
             )
+
+
+# Keras optimizers whose `update_step` is not all of a step.
+_NOT_ONE_BY_ONE = {
+    "Nadam": "its steps share a variable",
+    "LossScaleOptimizer": (
+        "it wraps another one (wrap the outer optimizer, or give the inner one)"
+    ),
+    "MultiOptimizer": "it wraps others (put the outer optimizer into it)",
+}
+
+
+def check_unused(optimizer, variables):
+    """Raises if a Euclidean optimizer was built for other variables."""
+    if not optimizer.built:
+        return
+    own = {id(v) for v in optimizer._trainable_variables}
+    if own != {id(v) for v in variables}:
+        raise ValueError(
+            f"Argument `euclidean_optimizer` has variables already: "
+            f"{optimizer.name} was used for another model, or beside another "
+            "optimizer. Expected one that was not used, Received: "
+            f"euclidean_optimizer={optimizer.name}"
+        )
 
 
 def check_euclidean(optimizer, momentum):
@@ -71,11 +95,15 @@ def check_euclidean(optimizer, momentum):
             "momentum=0 beside `euclidean_optimizer`, Received: "
             f"momentum={momentum}"
         )
-    if type(optimizer).__name__ == "Nadam":
+    kind = type(optimizer).__name__
+    why = _NOT_ONE_BY_ONE.get(kind)
+    if why is None and hasattr(optimizer, "joint_step"):
+        why = "it looks at all gradients at once"
+    if why is not None:
         raise ValueError(
-            "Nadam's steps share a variable and cannot be taken one by one. "
-            "Expected another Keras optimizer, Received: "
-            "euclidean_optimizer=Nadam"
+            f"Argument `euclidean_optimizer` cannot be {kind}: {why}, and "
+            "variables are given to it one by one. Expected another Keras "
+            f"optimizer, Received: euclidean_optimizer={kind}"
         )
     for name in (
         "clipnorm",
@@ -132,7 +160,8 @@ def warn_of_guessed_bounds():
 def check_square(variables, who):
     """Raises unless all variables are square matrices kept whole."""
     for variable in variables:
-        shape, blocks = tuple(variable.shape), variable.constraint.blocks
+        shape = tuple(variable.shape)
+        blocks = variable.constraint.settled(variable).blocks
         if len(shape) != 2 or shape[0] != shape[1] or blocks != 1:
             raise ValueError(
                 f"{who} moves square matrices. Expected shape (d, d) and one "

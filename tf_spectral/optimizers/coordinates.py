@@ -17,10 +17,6 @@ from tf_spectral.linalg.pairings import round_count
 from tf_spectral.linalg.pairings import round_robin_pairs
 from tf_spectral.linalg.pairings import uniform_pair
 
-# Rounds of the matching at one size: structured gradients, such as those of
-# the first steps, would take very many.
-MOST_ROUNDS = 4
-
 
 def pair_total(d):
     """The number of pairs of `d` rows."""
@@ -74,7 +70,7 @@ def drawn_pairs(sizes, d, seed):
         return [uniform_pair(d, seed)]
     if len(sizes) == 1:
         return [random_pairs(d, seed, sizes[0])]
-    # Rounds of a tournament of which nobody knows the order of players.
+    # Rounds of a tournament, of players in random order.
     draws = keras.random.uniform((d,), dtype="float32", seed=seed)
     order = ops.cast(ops.argsort(draws), "int32")
     return [
@@ -84,12 +80,12 @@ def drawn_pairs(sizes, d, seed):
 
 
 def cyclic_pairs(sizes, d, step):
-    """Pairs in turn, round by round of a tournament.
+    """Pairs in turn, round by round of a tournament, each equally often.
 
-    Where a step takes less than a round, it takes the next part of it; the
-    last part of a round repeats some of the one before if the parts do not
-    divide it. Where a step takes more than a round, its last one may be in
-    part, and takes other pairs each time its turn comes.
+    Where a step takes less than a round, it takes the next part of it, and
+    the next time that the round comes it begins where it ended. Where a step
+    takes more than a round, its last one may be in part: each round is the
+    last one equally often, and takes other pairs each time.
 
     Args:
         sizes: List of integers, see `round_sizes`.
@@ -99,13 +95,20 @@ def cyclic_pairs(sizes, d, step):
     Returns:
         List of integer tensors `(size, 2)`.
     """
-    fit = d // 2
+    fit, rounds = d // 2, round_count(d)
     if len(sizes) == 1:
-        parts = math.ceil(fit / sizes[0])
-        start = ops.minimum(step % parts * sizes[0], fit - sizes[0])
-        return [_part(round_robin_pairs(d, step // parts), start, sizes[0])]
+        size = sizes[0]
+        parts = math.ceil(fit / size)
+        round, lap = step // parts, step // (parts * rounds)
+        start = (lap * parts + step % parts) % fit * size
+        return [_part(round_robin_pairs(d, round), start, size)]
+    # The last round of a step is the same one again after `period` steps, and
+    # of the rounds only one in `common` would ever be it: move on by one.
+    common = math.gcd(len(sizes), rounds)
     first = step * len(sizes)
-    turn = first // round_count(d)
+    if common > 1:
+        first = first + step // (rounds // common)
+    turn = step // rounds % fit
     return [
         _part(round_robin_pairs(d, first + i), turn * size, size)
         for i, size in enumerate(sizes)
@@ -135,7 +138,7 @@ def best_pairs(direction, sizes):
         if rounds:
             direction = _without(direction, rounds[-1])
         scores = ops.abs(direction)
-        rounds.append(disjoint_pairs(scores, size, max_rounds=MOST_ROUNDS))
+        rounds.append(disjoint_pairs(scores, size))
         picked.append(entries(direction, rounds[-1]))
     return rounds, picked
 

@@ -129,7 +129,8 @@ class DSGD(JointOptimizer):
         self.seed = random.randrange(2**31) if seed is None else seed
 
     def build(self, variables):
-        if self.built:
+        # Keras' reader of `.h5` files first builds without any.
+        if self.built or not variables:
             return
         super().build(variables)
         variables = self._trainable_variables

@@ -4,6 +4,8 @@ import keras
 from keras import backend
 from keras import ops
 
+from tf_spectral.constraints import Orthogonal
+
 
 class InPlaceOptimizer(keras.optimizers.Optimizer):
     """Base of optimizers that touch no more of a variable than they change.
@@ -17,6 +19,26 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
         super().__init__(
             learning_rate=as_learning_rate(learning_rate), **kwargs
         )
+
+    def build(self, variables):
+        super().build(variables)
+        # Kept by place: a variable of TensorFlow's own has none, and no name
+        # to settle anything by, and some optimizers lift them during a step.
+        self._constraints = [
+            _settled_constraint(v) for v in self._trainable_variables
+        ]
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        super()._update_model_variables_moving_average(trainable_variables)
+        if not self.use_ema:
+            return
+        # The mean of orthogonal matrices is not orthogonal. It is made so
+        # here, for `fit`, `evaluate` and `SwapEMAWeights` all take it as it
+        # is.
+        averages = self._model_variables_moving_average
+        for average, constraint in zip(averages, self._constraints):
+            if average is not None and isinstance(constraint, Orthogonal):
+                average.assign(constraint(average))
 
     def assign_sub_if(self, condition, variable, update):
         """`variable -= update()` where the condition holds.
@@ -93,12 +115,24 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
         self.assign(variable, ops.cond(condition, value, lambda: old))
 
 
+def _settled_constraint(variable):
+    constraint = getattr(variable, "constraint", None)
+    if isinstance(constraint, Orthogonal):
+        return constraint.settled(variable)
+    return constraint
+
+
 def as_learning_rate(value):
     """Keras takes Python floats and schedules alone: numbers become floats."""
     is_number = isinstance(value, int) or (
         hasattr(value, "item") and getattr(value, "ndim", None) == 0
     )
     return float(value) if is_number else value
+
+
+def path_of(variable):
+    """The path of a variable; one of TensorFlow's own has a name alone."""
+    return getattr(variable, "path", None) or variable.name
 
 
 def concretely(function):

@@ -1,10 +1,14 @@
 """Moments of partial derivatives on the orthogonal group.
 
 Partial derivatives refer to the frame `{W H_jl}` of the matrix itself, so
-those of different steps are comparable as they are (math 3.6).
+those of different steps are comparable as they are (math 3.6). Moments are
+kept in float32 or better: the squares of half precision would be zero or
+infinite, and so would `epsilon`.
 """
 
 from keras import ops
+
+from tf_spectral.linalg.checks import working_dtype
 
 ADAPTIVE = (None, "rmsprop", "adam")
 
@@ -21,7 +25,11 @@ class DenseMoments:
         self._settings = optimizer
         names = _names(optimizer.adaptive)
         self._slots = {
-            name: optimizer.add_variable_from_reference(variable, name=name)
+            name: optimizer.add_variable(
+                variable.shape,
+                dtype=working_dtype(variable.dtype),
+                name=f"{variable.name}_{name}",
+            )
             for name in names
         }
 
@@ -66,7 +74,9 @@ class LazyMoments:
         # Flat, for rows of them to be changed in place.
         self._slots = {
             name: optimizer.add_variable(
-                (d * d,), dtype=variable.dtype, name=f"{variable.name}_{name}"
+                (d * d,),
+                dtype=working_dtype(variable.dtype),
+                name=f"{variable.name}_{name}",
             )
             for name in names
         }

@@ -10,6 +10,8 @@ from keras import ops
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.linalg.orthogonal import orthogonality_error
 from tf_spectral.linalg.orthogonal import reorthogonalize
+from tf_spectral.linalg.orthogonal import rounding_of
+from tf_spectral.linalg.orthogonal import seems_orthogonal
 from tf_spectral.optimizers import checks
 from tf_spectral.optimizers.in_place import InPlaceOptimizer
 from tf_spectral.optimizers.in_place import concretely
@@ -56,20 +58,21 @@ class RiemannianOptimizer(InPlaceOptimizer):
         )
 
     def build(self, variables):
-        if self.built:
+        # Keras' reader of `.h5` files first builds without any.
+        if self.built or not variables:
             return
         super().build(variables)
         variables = self._trainable_variables
         self._on_manifold = [
-            isinstance(v.constraint, Orthogonal) for v in variables
+            isinstance(constraint, Orthogonal)
+            for constraint in self._constraints
         ]
-        # Kept, for they are lifted from the variables during a step.
-        self._constraints = [v.constraint for v in variables]
         self.check_manifold(
             [v for v, on in zip(variables, self._on_manifold) if on]
         )
         flat = [v for v, on in zip(variables, self._on_manifold) if not on]
         if flat:
+            checks.check_unused(self.euclidean_optimizer, flat)
             self.euclidean_optimizer.build(flat)
         self.skipped_steps = self.add_variable(
             (),
@@ -89,7 +92,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
                 for matrix in matrices(variable)
             )
         )
-        if not error <= TOLERANCE:
+        if not error <= max(TOLERANCE, 20 * rounding_of(variable.dtype)):
             warnings.warn(
                 f"{variable.path} does not start orthogonal: "
                 f"||W^T W - I|| = {error:.1e}. The first step goes from the "
@@ -107,7 +110,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
             )
 
     def manifold_step(self, place, variable, gradient, learning_rate):
-        """Moves a variable; returns whether its gradient was finite.
+        """Moves a variable; returns whether it could.
 
         Args:
             place: Integer, which of the trainable variables it is.
@@ -116,7 +119,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
             learning_rate: Scalar tensor.
 
         Returns:
-            Boolean scalar tensor. The variable is untouched if false.
+            Boolean scalar tensor. The variable is as it was if false.
         """
         raise NotImplementedError
 
@@ -127,6 +130,27 @@ class RiemannianOptimizer(InPlaceOptimizer):
     @property
     def variables(self):
         return super().variables + self.euclidean_optimizer.variables
+
+    def set_weights(self, weights):
+        """Sets the state, that of the Euclidean optimizer included.
+
+        Args:
+            weights: List of arrays, in the order of `variables`.
+
+        Raises:
+            ValueError: If the optimizer is not built, or if the arrays are not
+                as many, and of the shapes, of its variables.
+        """
+        weights, variables = list(weights), self.variables
+        shapes = [tuple(np.shape(weight)) for weight in weights]
+        expected = [tuple(variable.shape) for variable in variables]
+        if not self.built or shapes != expected:
+            raise ValueError(
+                "Argument `weights` must be those of a built optimizer. "
+                f"Expected arrays of the shapes {expected}, Received: {shapes}"
+            )
+        for variable, weight in zip(variables, weights):
+            variable.assign(weight)
 
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)
@@ -149,8 +173,8 @@ class RiemannianOptimizer(InPlaceOptimizer):
             self._euclidean_step(gradient, variable, learning_rate)
             return
         self._correct(place, variable)
-        finite = self.manifold_step(place, variable, gradient, learning_rate)
-        self.assign_add(self.skipped_steps, 1 - ops.cast(finite, "int32"))
+        taken = self.manifold_step(place, variable, gradient, learning_rate)
+        self.assign_add(self.skipped_steps, 1 - ops.cast(taken, "int32"))
 
     def _euclidean_step(self, gradient, variable, learning_rate):
         # What is no number must not reach momenta: it would stay there.
@@ -168,13 +192,20 @@ class RiemannianOptimizer(InPlaceOptimizer):
         def corrected():
             value = ops.convert_to_tensor(variable)
             constraint = self._constraints[place]
+            # The cubic step is for rounding; from afar it may diverge.
+            far = ops.logical_not(self._is_orthogonal(place, value))
             return ops.cond(
-                ops.equal(steps, 0),
+                ops.logical_or(ops.equal(steps, 0), far),
                 lambda: constraint(value),
                 lambda: constraint.by_blocks(reorthogonalize, value),
             )
 
         self.assign_if(ops.equal(steps % period, 0), variable, corrected)
+
+    def _is_orthogonal(self, place, value):
+        """Boolean scalar, whether no block of a value shows an error."""
+        matrices = self._constraints[place].matrices(value)
+        return ops.all(ops.stack([seems_orthogonal(m) for m in matrices]))
 
     def _apply_weight_decay(self, variables):
         flat = [
@@ -185,13 +216,6 @@ class RiemannianOptimizer(InPlaceOptimizer):
         super()._apply_weight_decay(flat)
         if self._given:
             self.euclidean_optimizer._apply_weight_decay(flat)
-
-    def _overwrite_model_variables_with_average_value(self, variables):
-        super()._overwrite_model_variables_with_average_value(variables)
-        # An average of orthogonal matrices is not orthogonal.
-        for place, variable in enumerate(self._trainable_variables):
-            if self._on_manifold[place]:
-                variable.assign(self._constraints[place](variable))
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)

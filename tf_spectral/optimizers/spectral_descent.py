@@ -11,6 +11,7 @@ from tf_spectral.optimizers.block_constants import given_values
 from tf_spectral.optimizers.block_constants import step_scales
 from tf_spectral.optimizers.gradient_memory import PRECONDITIONERS
 from tf_spectral.optimizers.gradient_memory import GradientMemory
+from tf_spectral.optimizers.in_place import path_of
 from tf_spectral.optimizers.joint import JointOptimizer
 from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
 from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
@@ -134,9 +135,10 @@ class SpectralDescent(JointOptimizer):
         self.polar_accuracy = polar_accuracy
 
     def build(self, variables):
-        if self.built:
+        # Keras' reader of `.h5` files first builds without any.
+        if self.built or not variables:
             return
-        given = given_values(self, [v.path for v in variables])
+        given = given_values(self, [path_of(v) for v in variables])
         super().build(variables)
         variables = self._trainable_variables
         dtypes = {working_dtype(v.dtype) for v in variables}

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from tf_spectral.linalg import givens
+from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import skew_gradient
 from tf_spectral.optimizers import checks
 from tf_spectral.optimizers import coordinates
@@ -67,7 +68,8 @@ class SRCD(RiemannianOptimizer):
 
     Attributes:
         skipped_steps: Variable, how many steps of an orthogonal variable met
-            NaN or Inf where they looked. Such a step leaves it as it was.
+            NaN or Inf where they looked, or with `adaptive` a derivative with
+            an infinite square. Such a step leaves it as it was.
 
     Raises:
         ValueError: If an argument is out of range, and when the optimizer is
@@ -129,7 +131,8 @@ class SRCD(RiemannianOptimizer):
         self.seed = random.randrange(2**31) if seed is None else seed
 
     def build(self, variables):
-        if self.built:
+        # Keras' reader of `.h5` files first builds without any.
+        if self.built or not variables:
             return
         super().build(variables)
         kind = (
@@ -167,19 +170,23 @@ class SRCD(RiemannianOptimizer):
         if self.selection == "gauss_southwell":
             choose = self._best
         rounds, directions, finite = choose(place, variable, gradient)
-        dtype = gradient.dtype
+        dtype = directions[0].dtype
         rate = ops.cast(learning_rate, dtype) / -math.sqrt(2)
         rate = rate * self._scale(place, dtype)
         for pairs, direction in zip(rounds, directions):
             angles = rate * direction * self._within(pairs, dtype)
+            # More than half a turn is noise, see `retractions.shortened`.
+            angles = ops.clip(angles, -math.pi, math.pi)
             # A rotation by nothing, where there was a NaN.
             angles = ops.where(finite, angles, ops.zeros_like(angles))
             self._rotate(variable, pairs, angles)
         return finite
 
     def _best(self, place, variable, gradient):
-        s = skew_gradient(ops.convert_to_tensor(variable), gradient)
-        finite = ops.isfinite(ops.sum(s))
+        dtype = working_dtype(variable.dtype)
+        value = ops.cast(ops.convert_to_tensor(variable), dtype)
+        s = skew_gradient(value, ops.cast(gradient, dtype))
+        finite = self._can_be_remembered(s)
         # All pairs alike: the factor 1/sqrt(2) waits until they are few.
         scale = 1.0 if self.adaptive else 1 / math.sqrt(2)
         if self.adaptive:
@@ -196,7 +203,7 @@ class SRCD(RiemannianOptimizer):
             rounds = coordinates.cyclic_pairs(sizes, d, step)
         slopes = [self._slopes(variable, gradient, p) for p in rounds]
         finite = ops.all(
-            ops.stack([ops.isfinite(ops.sum(slope)) for slope in slopes])
+            ops.stack([self._can_be_remembered(slope) for slope in slopes])
         )
         moments = self._moments[place]
         directions = [
@@ -205,15 +212,30 @@ class SRCD(RiemannianOptimizer):
         ]
         return rounds, directions, finite
 
+    def _can_be_remembered(self, derivatives):
+        """Whether they are finite, and their squares where those are kept."""
+        # One infinite mean square would stop its pair for good.
+        kept = derivatives * derivatives if self.adaptive else derivatives
+        return ops.isfinite(ops.sum(kept))
+
     def _slopes(self, variable, gradient, pairs):
         """Partial derivatives from the rows of the pairs alone."""
+        dtype = working_dtype(variable.dtype)
         j, l = pairs[:, 0], pairs[:, 1]  # noqa: E741
-        r_j, r_l = self.gather_rows(variable, j), self.gather_rows(variable, l)
-        g_j, g_l = ops.take(gradient, j, axis=0), ops.take(gradient, l, axis=0)
+        r_j, r_l, g_j, g_l = (
+            ops.cast(rows, dtype)
+            for rows in (
+                self.gather_rows(variable, j),
+                self.gather_rows(variable, l),
+                ops.take(gradient, j, axis=0),
+                ops.take(gradient, l, axis=0),
+            )
+        )
         return ops.sum(r_j * g_l - g_j * r_l, axis=1) / math.sqrt(2)
 
     def _rotate(self, variable, pairs, angles):
         d = variable.shape[0]
+        angles = ops.cast(angles, variable.dtype)
         if 4 * pairs.shape[0] >= d:
             partner = givens.partners(pairs, d)
             both = ops.concatenate([pairs[:, 0], pairs[:, 1]])[:, None]

@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
+from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import riemannian_gradient
 from tf_spectral.linalg.orthogonal import skew_gradient
 from tf_spectral.linalg.polar import polar_factor
 from tf_spectral.linalg.retractions import METHODS
 from tf_spectral.linalg.retractions import retract
 from tf_spectral.linalg.retractions import retract_skew
+from tf_spectral.linalg.retractions import shortened
 from tf_spectral.optimizers import checks
 from tf_spectral.optimizers.riemannian import RiemannianOptimizer
 
@@ -21,7 +23,8 @@ class SRGD(RiemannianOptimizer):
 
     Each variable under `tf_spectral.constraints.Orthogonal`, square or
     rectangular, takes a step against its Riemannian gradient and is led back
-    to the manifold by a retraction. All other variables are left to a
+    to the manifold by a retraction. No step turns by more than half a turn,
+    however large the gradient. All other variables are left to a
     Euclidean optimizer.
 
     Args:
@@ -43,7 +46,8 @@ class SRGD(RiemannianOptimizer):
 
     Attributes:
         skipped_steps: Variable, how many steps of an orthogonal variable met
-            a gradient with NaN or Inf. Such a step leaves it as it was.
+            a gradient with NaN or Inf, or would have left the manifold. Such
+            a step leaves it as it was.
 
     Raises:
         ValueError: If an argument is not among the named, and when the
@@ -96,32 +100,40 @@ class SRGD(RiemannianOptimizer):
         return 1000
 
     def manifold_step(self, place, variable, gradient, learning_rate):
-        finite = ops.isfinite(ops.sum(gradient))
-        rate = ops.cast(learning_rate, gradient.dtype)
+        value = ops.convert_to_tensor(variable)
 
         def moved():
-            value = ops.convert_to_tensor(variable)
             new = self._constraints[place].by_blocks(
-                lambda w, g: self._moved(w, g, rate), value, gradient
+                lambda w, g: self._moved(w, g, learning_rate), value, gradient
             )
-            # A huge gradient may overflow on the way.
-            return ops.where(ops.isfinite(ops.sum(new)), new, value)
+            # Finite is not enough: what is no longer orthogonal is not kept.
+            good = self._is_orthogonal(place, new)
+            return ops.where(good, new, value), good
 
-        self.assign_if(finite, variable, moved)
-        return finite
+        new, good = ops.cond(
+            ops.isfinite(ops.sum(gradient)),
+            moved,
+            lambda: (value, ops.zeros((), "bool")),
+        )
+        self.assign(variable, new)
+        return good
 
     def _moved(self, w, g, rate):
+        dtype = working_dtype(w.dtype)
+        x, g = ops.cast(w, dtype), ops.cast(g, dtype)
+        rate = ops.cast(rate, dtype)
         if w.shape[0] != w.shape[1]:
-            tangent = -rate * riemannian_gradient(w, g)
-            return retract(w, tangent, self.retraction)
-        s = skew_gradient(w, g)
+            tangent = shortened(-rate * riemannian_gradient(x, g))
+            return ops.cast(retract(x, tangent, self.retraction), w.dtype)
+        s = skew_gradient(x, g)
         if self.metric == "spectral":
             # The polar factor of a skew matrix is skew, but for rounding.
             turn = polar_factor(s)
             a = rate / 2 * (turn - ops.transpose(turn))
         else:
             a = rate / 2 * s
-        return retract_skew(w, a, self.retraction)
+        new = retract_skew(x, shortened(a), self.retraction)
+        return ops.cast(new, w.dtype)
 
     def get_config(self):
         return {
