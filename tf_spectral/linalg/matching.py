@@ -14,7 +14,6 @@ import math
 from keras import backend
 from keras import ops
 
-from tf_spectral import checks
 from tf_spectral.linalg.checks import check_square
 
 # A round pairs about half of the free rows of a random matrix. The rest is

@@ -13,6 +13,7 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.linalg.checks import check_alike
+from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.exponential import cayley
 from tf_spectral.linalg.exponential import cayley_increment
