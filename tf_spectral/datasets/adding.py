@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
+from tf_spectral.datasets.arrays import check_room
 
 
 def adding(size, length, seed=0):
@@ -40,9 +41,11 @@ def adding(size, length, seed=0):
       "with the same settings as"
       [Arjovsky et al., 2016](https://arxiv.org/abs/1511.06464).
     """
-    check_integer("size", size, minimum=1)
-    check_integer("length", length, minimum=2)
-    check_integer("seed", seed, minimum=0)
+    size = checks.integer("size", size, minimum=1)
+    length = checks.integer("length", length, minimum=2)
+    # `stream` draws seeds of 64 bits.
+    seed = checks.integer("seed", seed, minimum=0, maximum=2**64 - 1)
+    check_room("Arguments `size` and `length`", (size, length, 2))
     rng = np.random.default_rng(seed)
     numbers = rng.random((size, length), dtype="float32")
     first = rng.integers(0, length // 2, size)

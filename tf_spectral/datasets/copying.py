@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_choice
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
+from tf_spectral.datasets.arrays import check_room
 
 LAYOUTS = ("srcd", "spectral_rnn")
 
@@ -80,9 +80,15 @@ def copying(
     - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), section 7.1
       (Spectral-RNN).
     """
-    check_integer("size", size, minimum=1)
-    _check_task(delay, letters, alphabet, layout)
-    check_integer("seed", seed, minimum=0)
+    size = checks.integer("size", size, minimum=1)
+    delay, letters, alphabet, layout = _check_task(
+        delay, letters, alphabet, layout
+    )
+    one_hot = checks.boolean("one_hot", one_hot)
+    shape = (size, delay + 2 * letters, alphabet + 2 if one_hot else 2)
+    check_room("Arguments `size`, `delay`, `letters` and `alphabet`", shape)
+    # `stream` draws seeds of 64 bits.
+    seed = checks.integer("seed", seed, minimum=0, maximum=2**64 - 1)
     blank, first_letter, marker_step = (
         (0, 1, letters + delay)
         if layout == "srcd"
@@ -134,12 +140,14 @@ def copying_baseline(delay, letters=10, alphabet=8, layout="srcd"):
 
     - [Massart and Abrol, 2022](https://arxiv.org/abs/2108.00051), section 3.
     """
-    _check_task(delay, letters, alphabet, layout)
+    delay, letters, alphabet, _ = _check_task(delay, letters, alphabet, layout)
     return letters * math.log(alphabet) / (delay + 2 * letters)
 
 
 def _check_task(delay, letters, alphabet, layout):
-    check_integer("delay", delay, minimum=1)
-    check_integer("letters", letters, minimum=1)
-    check_integer("alphabet", alphabet, minimum=2)
-    check_choice("layout", layout, LAYOUTS)
+    return (
+        checks.integer("delay", delay, minimum=1),
+        checks.integer("letters", letters, minimum=1),
+        checks.integer("alphabet", alphabet, minimum=2),
+        checks.choice("layout", layout, LAYOUTS),
+    )

@@ -1,7 +1,10 @@
 """Files that the user has put into a folder: found, or asked for."""
 
+import errno
 import os
 import pathlib
+
+from tf_spectral import checks
 
 VARIABLE = "TF_SPECTRAL_DATA"
 
@@ -29,14 +32,90 @@ def data_folder(subfolder, folder, advice, argument="folder"):
     PosixPath('/data/ptb')
     """
     if folder is not None:
-        path = pathlib.Path(folder).expanduser()
+        path = to_path(argument, folder)
     elif os.environ.get(VARIABLE):
-        path = pathlib.Path(os.environ[VARIABLE]).expanduser() / subfolder
+        path = to_path(VARIABLE, os.environ[VARIABLE]) / subfolder
     else:
         raise missing(f"the folder {subfolder}/", folder, advice, argument)
-    if not path.is_dir():
+    if not _exists(path.is_dir):
         raise missing(f"the folder {path}", folder, advice, argument)
     return path
+
+
+def to_path(argument, value):
+    """A path that a caller passed, with `~` replaced by its folder.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What the caller passed.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If it is no path.
+
+    Example:
+
+    >>> to_path("folder", "data")
+    PosixPath('data')
+    """
+    path = pathlib.Path(checks.path(argument, value))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        checks.refuse(argument, "be a path of a known user", value)
+
+
+def check_name(name):
+    """Checks that a name leads to nothing outside of its folder.
+
+    Args:
+        name: What the caller passed as name of a data set.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: If it is no string, or a path.
+
+    Example:
+
+    >>> check_name("CBF")
+    'CBF'
+    """
+    is_name = isinstance(name, str) and name not in ("", ".", "..")
+    if not is_name or set(name) & {"/", "\\", "\0"}:
+        checks.refuse(
+            "name", "be the name of a data set", name, "a name without slashes"
+        )
+    return name
+
+
+def is_file(path):
+    """Whether there is such a file; no path is too long to be asked for.
+
+    Args:
+        path: A `pathlib.Path`.
+
+    Returns:
+        Boolean.
+
+    Example:
+
+    >>> is_file(pathlib.Path("a" * 1000))
+    False
+    """
+    return _exists(path.is_file)
+
+
+def _exists(ask):
+    try:
+        return ask()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def find_files(names, subfolder, folder, advice, argument="folder"):
@@ -63,7 +142,7 @@ def find_files(names, subfolder, folder, advice, argument="folder"):
     """
     root = data_folder(subfolder, folder, advice, argument)
     paths = [root / name for name in names]
-    absent = [str(path) for path in paths if not path.is_file()]
+    absent = [str(path) for path in paths if not is_file(path)]
     if absent:
         raise missing(" and ".join(absent), folder, advice, argument)
     return paths

@@ -4,7 +4,8 @@ import importlib
 import os
 import pathlib
 
-from tf_spectral.datasets.arguments import check_choice
+from tf_spectral import checks
+from tf_spectral.datasets.files import to_path
 
 TFDS_NAMES = ("mnist", "fashion_mnist")
 NAMES = ("digits",) + TFDS_NAMES
@@ -49,21 +50,29 @@ def load_images(name, data_dir=None, names=NAMES):
     >>> images.shape
     (1797, 8, 8)
     """
-    check_choice("name", name, names)
+    name = checks.choice("name", name, names)
     if name == "digits":
         return _load_digits(), None
     folder, download = _resolve_folder(name, data_dir)
     tfds = _import("tensorflow_datasets", "tensorflow-datasets")
-    parts = tfds.as_numpy(
-        tfds.load(
-            name,
-            split=["train", "test"],
-            data_dir=folder,
-            download=download,
-            batch_size=-1,
-            as_supervised=True,
+    try:
+        parts = tfds.as_numpy(
+            tfds.load(
+                name,
+                split=["train", "test"],
+                data_dir=folder,
+                download=download,
+                batch_size=-1,
+                as_supervised=True,
+            )
         )
-    )
+    except Exception as error:
+        if folder is None:
+            raise
+        raise ValueError(
+            f"{folder}: expected {name!r} as TensorFlow Datasets stores it, "
+            f"Received: {error}"
+        ) from error
     train, test = (
         (_without_grey_axis(images), labels.astype("int32"))
         for images, labels in parts
@@ -82,6 +91,7 @@ def _load_digits():
 
 def _resolve_folder(name, data_dir):
     if data_dir is not None:
+        data_dir = to_path("data_dir", data_dir)
         if not _holds(data_dir, name):
             raise ValueError(
                 "Argument `data_dir` must be a folder of TensorFlow Datasets "
@@ -100,7 +110,10 @@ def _resolve_folder(name, data_dir):
 
 def _holds(folder, name):
     folder = pathlib.Path(folder)
-    return any(folder.glob(f"{name}/*/dataset_info.json"))
+    try:
+        return any(folder.glob(f"{name}/*/dataset_info.json"))
+    except OSError:
+        return False
 
 
 def _import(module, package):

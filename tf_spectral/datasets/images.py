@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
 from tf_spectral.datasets.image_sources import COLOR_NAMES
 from tf_spectral.datasets.image_sources import NAMES
 from tf_spectral.datasets.image_sources import load_images
 from tf_spectral.datasets.pixel_images import DIGITS_TEST_SPLIT
-from tf_spectral.datasets.pixel_images import check_split
 from tf_spectral.datasets.pixel_images import stratified_split
 
 CLASSES = 10
@@ -70,8 +69,10 @@ def images(
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, section 5.
     """
-    check_integer("seed", seed, minimum=0)
-    check_split(validation_split)
+    flatten = checks.boolean("flatten", flatten)
+    one_hot = checks.boolean("one_hot", one_hot)
+    seed = checks.integer("seed", seed, minimum=0)
+    validation_split = checks.fraction("validation_split", validation_split)
     train, test = load_images(name, data_dir, NAMES + COLOR_NAMES)
     rng = np.random.default_rng(seed)
     if test is None:

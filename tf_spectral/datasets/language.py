@@ -1,13 +1,14 @@
 """Texts as sequences of words or of characters."""
 
 import collections
-import pathlib
 
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
 from tf_spectral.datasets.files import find_files
+from tf_spectral.datasets.files import is_file
 from tf_spectral.datasets.files import read_text
+from tf_spectral.datasets.files import to_path
 
 END = "<eos>"
 UNKNOWN = "<unk>"
@@ -106,8 +107,8 @@ def characters(path=None):
     Reference: Karpathy, "The unreasonable effectiveness of recurrent neural
     networks", 2015.
     """
-    if path is not None and pathlib.Path(path).expanduser().is_file():
-        file = pathlib.Path(path).expanduser()
+    if path is not None and is_file(to_path("path", path)):
+        file = to_path("path", path)
     else:
         file = find_files(
             ["input.txt"], "tinyshakespeare", path, TEXT_ADVICE, "path"
@@ -157,10 +158,15 @@ def stateful_batches(tokens, batch_size, steps):
     Reference: Zhang et al., [2018](https://arxiv.org/abs/1803.09327),
     section 7.3: successive minibatches, 300 steps.
     """
-    check_integer("batch_size", batch_size, minimum=1)
-    check_integer("steps", steps, minimum=1)
-    tokens = np.asarray(tokens)
-    if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+    batch_size = checks.integer("batch_size", batch_size, minimum=1)
+    steps = checks.integer("steps", steps, minimum=1)
+    try:
+        tokens = np.asarray(tokens)
+    except ValueError as error:
+        raise ValueError(
+            f"Argument `tokens` must be one long text. Received: {error}"
+        ) from error
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         raise ValueError(
             "Argument `tokens` must be one long text. Expected integers of "
             f"shape (n,), Received: tokens of shape {tokens.shape} and dtype "

@@ -1,14 +1,14 @@
 """Examples that carry several labels at once."""
 
-import zipfile
-
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
+from tf_spectral.datasets.arrays import ArrayFile
+from tf_spectral.datasets.files import check_name
 from tf_spectral.datasets.files import data_folder
+from tf_spectral.datasets.files import is_file
 from tf_spectral.datasets.files import missing
 from tf_spectral.datasets.files import read_text
-from tf_spectral.datasets.pixel_images import check_split
 from tf_spectral.datasets.sparse_text import read_sparse_text
 
 TEST_SPLIT = 0.2
@@ -81,9 +81,10 @@ def multilabel(
     Reference: Bhatia et al., "The extreme classification repository", 2016;
     Zhang et al., [2018](https://arxiv.org/abs/1803.09327), appendix C.1.1.
     """
-    check_integer("seed", seed, minimum=0)
-    check_integer("split", split, minimum=0)
-    check_split(validation_split)
+    check_name(name)
+    seed = checks.integer("seed", seed, minimum=0)
+    split = checks.integer("split", split, minimum=0)
+    validation_split = checks.fraction("validation_split", validation_split)
     train, test = _load(name, folder, split)
     rng = np.random.default_rng(seed)
     if test is None:
@@ -94,7 +95,8 @@ def multilabel(
 
 def _load(name, folder, split):
     root = data_folder("multilabel", folder, ADVICE)
-    files = {path.name.lower(): path for path in root.iterdir()}
+    there = [path for path in root.iterdir() if is_file(path)]
+    files = {path.name.lower(): path for path in there}
 
     def find(*endings):
         paths = [files.get(f"{name}{end}".lower()) for end in endings]
@@ -120,10 +122,8 @@ def _load(name, folder, split):
 
 
 def _read_npz(path):
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected an .npz file of NumPy's savez")
-    with np.load(path, allow_pickle=False) as arrays:
-        names = set(arrays.files)
+    with ArrayFile(path) as arrays:
+        names = set(arrays.names)
         for parts in (("_train", "_test"), ("",)):
             if all(names >= {"x" + part, "y" + part} for part in parts):
                 pairs = [_read_pair(path, arrays, part) for part in parts]
@@ -140,13 +140,14 @@ def _read_npz(path):
 
 
 def _read_pair(path, arrays, part):
-    x, y = arrays["x" + part], arrays["y" + part]
+    x, y = arrays.read("x" + part), arrays.read("y" + part)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
         raise ValueError(
             f"{path}: expected x{part} and y{part} of shapes (n, features) "
             f"and (n, labels), Received: {x.shape} and {y.shape}"
         )
-    x = x.astype("float32")
+    with np.errstate(over="ignore"):
+        x = x.astype("float32")
     if not np.isfinite(x).all():
         raise ValueError(f"{path}: expected finite numbers in x{part}")
     if not np.isin(y, (0, 1)).all():
@@ -170,7 +171,9 @@ def _read_split(path, split, count):
         if not fields:
             continue
         field = fields[split] if split < len(fields) else ""
-        if not field.isdecimal() or not 1 <= int(field) <= count:
+        # Python reads no number of more than 4300 digits.
+        is_number = field.isdecimal() and len(field) < 20
+        if not is_number or not 1 <= int(field) <= count:
             raise ValueError(
                 f"{path}, line {line_number}: expected in column {split + 1} "
                 f"(split={split}) the number of an example, 1 to {count}, "

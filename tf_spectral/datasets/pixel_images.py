@@ -1,10 +1,8 @@
 """Images as sequences of pixels, in the usual or in a scrambled order."""
 
-import numbers
-
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
 from tf_spectral.datasets.image_sources import load_images
 
 DIGITS_TEST_SPLIT = 0.2
@@ -80,9 +78,12 @@ def pixel_images(
     - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), section 7.2 and
       figure 3.
     """
-    check_integer("seed", seed, minimum=0)
-    check_integer("pixels_per_step", pixels_per_step, minimum=1)
-    check_split(validation_split)
+    permute = checks.boolean("permute", permute)
+    seed = checks.integer("seed", seed, minimum=0)
+    pixels_per_step = checks.integer(
+        "pixels_per_step", pixels_per_step, minimum=1
+    )
+    validation_split = checks.fraction("validation_split", validation_split)
     images, test = load_images(name, data_dir)
     pixels = images[0][0].size
     if pixels % pixels_per_step:
@@ -140,25 +141,3 @@ def _to_sequences(images, order, white, pixels_per_step):
     return x.reshape(
         len(x), pixels.shape[1] // pixels_per_step, pixels_per_step
     )
-
-
-def check_split(validation_split):
-    """Raises unless a share of the examples can be set apart.
-
-    Args:
-        validation_split: What the caller passed.
-
-    Raises:
-        ValueError: If it is no number, negative, or 1 or more.
-
-    Example:
-
-    >>> check_split(0.1)
-    """
-    is_number = isinstance(validation_split, numbers.Real)
-    if not is_number or not 0 <= validation_split < 1:
-        raise ValueError(
-            "Argument `validation_split` must be a share of the training "
-            "images. Expected 0 <= validation_split < 1, "
-            f"Received: validation_split={validation_split!r}"
-        )

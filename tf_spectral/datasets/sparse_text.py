@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tf_spectral.datasets.arrays import check_room
 from tf_spectral.datasets.files import read_text
 
 LARGEST = float(np.finfo("float32").max)
@@ -43,6 +44,7 @@ def read_sparse_text(path):
             f"{path}: expected {rows} examples as the first line says, "
             f"Received: {len(lines)}"
         )
+    check_room(f"{path}, line 1", (rows, features), (rows, labels))
     x = np.zeros((rows, features), dtype="float32")
     y = np.zeros((rows, labels), dtype="float32")
     for row, line in enumerate(lines):
@@ -57,7 +59,7 @@ def read_sparse_text(path):
 
 def _parse_header(path, line):
     try:
-        rows, features, labels = map(int, line.split())
+        rows, features, labels = map(_to_int, line.split())
     except ValueError:
         rows = features = labels = 0
     if min(rows, features, labels) < 1:
@@ -70,7 +72,7 @@ def _parse_header(path, line):
 
 def _parse_labels(place, token, labels):
     try:
-        indices = [int(label) for label in token.split(",")]
+        indices = [_to_int(label) for label in token.split(",")]
     except ValueError:
         indices = [-1]
     if min(indices) < 0 or max(indices) >= labels:
@@ -103,10 +105,19 @@ def _is_feature(token, features):
 
 def _split_features(tokens, features):
     pairs = [token.split(":") for token in tokens]
-    columns = [int(column) for column, _ in pairs]
+    columns = [_to_int(column) for column, _ in pairs]
     values = [float(value) for _, value in pairs]
     if columns and not 0 <= min(columns) <= max(columns) < features:
         raise ValueError
     if not all(abs(value) <= LARGEST for value in values):
         raise ValueError
+    if any("_" in value for _, value in pairs):
+        # Python's way to write thousands, of no file.
+        raise ValueError
     return columns, values
+
+
+def _to_int(text):
+    if "_" in text:
+        raise ValueError
+    return int(text)

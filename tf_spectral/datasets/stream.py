@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
 
 
 def stream(make, batch_size, seed=0, first_batch=0, **kwargs):
@@ -46,9 +46,9 @@ def stream(make, batch_size, seed=0, first_batch=0, **kwargs):
     ... )
     >>> model.fit(batches, epochs=10, steps_per_epoch=100)
     """
-    check_integer("batch_size", batch_size, minimum=1)
-    check_integer("seed", seed, minimum=0)
-    check_integer("first_batch", first_batch, minimum=0)
+    batch_size = checks.integer("batch_size", batch_size, minimum=1)
+    seed = checks.integer("seed", seed, minimum=0)
+    first_batch = checks.integer("first_batch", first_batch, minimum=0)
     import tensorflow as tf
 
     def draw(number):

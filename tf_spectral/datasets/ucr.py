@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from tf_spectral.datasets.arguments import check_integer
+from tf_spectral import checks
+from tf_spectral.datasets.files import check_name
 from tf_spectral.datasets.files import data_folder
 from tf_spectral.datasets.files import find_files
+from tf_spectral.datasets.files import is_file
 from tf_spectral.datasets.files import read_text
-from tf_spectral.datasets.pixel_images import check_split
 from tf_spectral.datasets.pixel_images import stratified_split
 
 ADVICE = (
@@ -34,7 +35,7 @@ def ucr(name, folder=None, validation_split=0.2, seed=0, swap=False):
     values, and the ends of shorter series, as `NaN`; such sets are refused.
 
     Args:
-        name: Name of the set, such as `"CBF"`.
+        name: Name of the set, such as `"CBF"`: of a folder in `folder`.
         folder: Folder that holds `<name>/<name>_TRAIN.tsv` and
             `<name>/<name>_TEST.tsv`. `None` takes the folder `ucr` in the
             folder that the environment variable `TF_SPECTRAL_DATA` names.
@@ -68,9 +69,11 @@ def ucr(name, folder=None, validation_split=0.2, seed=0, swap=False):
     Reference: Dau et al., [2018](https://arxiv.org/abs/1810.07758); Zhang et
     al., [2018](https://arxiv.org/abs/1803.09327), appendix C.1.
     """
-    check_integer("seed", seed, minimum=0)
-    check_split(validation_split)
-    paths = find_files(_file_names(name), "ucr", folder, ADVICE)
+    swap = checks.boolean("swap", swap)
+    seed = checks.integer("seed", seed, minimum=0)
+    validation_split = checks.fraction("validation_split", validation_split)
+    names = _file_names(check_name(name))
+    paths = find_files(names, "ucr", folder, ADVICE)
     (x, labels), (x_test, labels_test) = map(_read_series, paths)
     if x.shape[1] != x_test.shape[1]:
         raise ValueError(
@@ -111,7 +114,7 @@ def ucr_names(folder=None):
     return sorted(
         path.name
         for path in root.iterdir()
-        if all((root / file).is_file() for file in _file_names(path.name))
+        if all(is_file(root / file) for file in _file_names(path.name))
     )
 
 
@@ -150,6 +153,9 @@ def _parse_row(place, fields):
 def _parse_number(place, column, field):
     try:
         number = float(field)
+        if "_" in field:
+            # Python's way to write thousands, of no file.
+            raise ValueError
     except ValueError:
         raise ValueError(
             f"{place}: expected a number in column {column}, "
