@@ -208,7 +208,7 @@ def fraction(name, value):
 
 
 def choice(name, value, choices):
-    """One of some strings, integers or `None`, as it stands in `choices`.
+    """One of some strings, numbers or constants, as it stands in `choices`.
 
     Example:
 
@@ -217,7 +217,10 @@ def choice(name, value, choices):
     """
     choices = tuple(choices)
     for allowed in choices:
-        if allowed is None or isinstance(allowed, str):
+        if isinstance(allowed, bool):
+            if isinstance(value, (bool, np.bool_)) and value == allowed:
+                return allowed
+        elif allowed is None or isinstance(allowed, str):
             kind = type(allowed)
             if isinstance(value, kind) and value == allowed:
                 return allowed
@@ -244,7 +247,7 @@ def norm(name, value):
     return int(exponent)
 
 
-def shape(name, value, rank=None, minimum=1):
+def shape(name, value, rank=None, minimum=1, repeat=False):
     """A sequence of integers, as a tuple.
 
     Args:
@@ -253,12 +256,16 @@ def shape(name, value, rank=None, minimum=1):
         rank: Integer, how many there must be, or `None` for any number.
             Defaults to `None`.
         minimum: Integer, the least allowed. Defaults to `1`.
+        repeat: Boolean, whether one integer stands for `rank` of them.
+            Defaults to `False`.
 
     Example:
 
     >>> shape("shape", [np.int64(3), 2], rank=2)
     (3, 2)
     """
+    if repeat and is_integer(value):
+        return (integer(name, value, minimum),) * rank
     sizes = None
     if not isinstance(value, (str, bytes, dict, set, frozenset)):
         with contextlib.suppress(Exception):
@@ -269,9 +276,10 @@ def shape(name, value, rank=None, minimum=1):
         or any(size is None or not minimum <= size <= MOST for size in sizes)
     ):
         many = "" if rank is None else f"{rank} "
+        single = "an integer or " if repeat else ""
         refuse(
             name,
-            f"be a tuple of {many}integers",
+            f"be {single}a tuple of {many}integers",
             value,
             f"integers >= {minimum}",
         )
@@ -408,7 +416,8 @@ def found(name, value, get, expected):
         result = get(value)
     except Exception as error:
         cause = error
-    if cause or not (result is None or callable(result)):
+    bad = isinstance(result, type) or not callable(result)
+    if cause or (bad and result is not None):
         raise ValueError(
             f"Argument `{name}` must be {expected}. "
             f"Received: {name}={shown(value)}"
@@ -447,6 +456,88 @@ def optimizer(name, value):
             f"Argument `{name}` must be a Keras optimizer. Expected one, or "
             f"its name or configuration, Received: {name}={shown(value)}"
         ) from error
+
+
+def dtype_policy(name, value):
+    """A policy of Keras that computes and stores in floating dtypes."""
+    policy = cause = None
+    try:
+        policy = keras.dtype_policies.get(value)
+        for dtype in (policy.compute_dtype, policy.variable_dtype):
+            floating_dtype(name, dtype)
+    except Exception as error:
+        cause = error
+    if cause:
+        raise ValueError(
+            f"Argument `{name}` must be a floating dtype or policy. Expected "
+            f"one such as 'float32', Received: {name}={shown(value)}"
+        ) from cause
+    return policy
+
+
+def layer_options(options):
+    """Arguments of layers that have one meaning in all of Keras.
+
+    Args:
+        options: Dictionary from names of arguments to values.
+
+    Returns:
+        Dictionary, where what is known by its name is checked.
+
+    Example:
+
+    >>> layer_options({"use_bias": np.bool_(False), "other": 1})
+    {'use_bias': False, 'other': 1}
+    """
+    return {name: _rule(name)(name, value) for name, value in options.items()}
+
+
+def _rule(name):
+    """The function that checks a layer's argument of this name."""
+    if name in _BOOLEANS:
+        return boolean
+    kinds = {
+        "activation": activation,
+        "recurrent_activation": activation,
+        "dtype": dtype_policy,
+        "dropout": _rate,
+        "recurrent_dropout": _rate,
+        "seed": seed,
+        # These know names that Keras does not.
+        "reflector_initializer": _anything,
+    }
+    endings = {
+        "initializer": initializer,
+        "regularizer": regularizer,
+        "constraint": constraint,
+    }
+    ending = name.rpartition("_")[2]
+    return kinds.get(name) or endings.get(ending) or _anything
+
+
+_BOOLEANS = (
+    "annealed_radius",
+    "autocast",
+    "go_backwards",
+    "reset_after",
+    "return_sequences",
+    "return_state",
+    "stateful",
+    "trainable",
+    "trainable_initial_state",
+    "unit_forget_bias",
+    "unroll",
+    "use_bias",
+    "zero_output_for_mask",
+)
+
+
+def _anything(name, value):
+    return value
+
+
+def _rate(name, value):
+    return number(name, value, 0.0, maximum=1.0, must="be a number in [0, 1]")
 
 
 def learning_rate(name, value):

@@ -1,10 +1,9 @@
 """Convertible: from a stock layer to a spectral one and back."""
 
-import numbers
-
 import numpy as np
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.layers.fast_cell import get_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
@@ -66,6 +65,7 @@ class Convertible:
                 narrow (with those that would do).
         """
         check_stock(layer, cls.stock)
+        exact = checks.boolean("exact", exact)
         kernel = _matrix(layer.kernel)
         center, radius = bounds_for(
             {"kernel": kernel},
@@ -133,9 +133,18 @@ class Convertible:
         raise NotImplementedError(f"{type(self).__name__}.shape_for_kernel")
 
 
+def plain_reflectors(reflectors):
+    """The argument `reflectors` as `None`, an integer or a pair of them."""
+    if reflectors is None:
+        return None
+    pair = checks.shape("reflectors", reflectors, 2, 0, repeat=True)
+    return pair[0] if checks.is_integer(reflectors) else pair
+
+
 def usable_reflectors(reflectors, n_in, n_out):
     """The argument `reflectors`, an integer no larger than can be of use."""
-    if isinstance(reflectors, numbers.Integral):
+    reflectors = plain_reflectors(reflectors)
+    if isinstance(reflectors, int):
         return min(reflectors, n_in, n_out)
     return reflectors
 
@@ -195,7 +204,8 @@ def bounds_for(matrices, reflectors, sigma, activation=None):
             and too small for any radius.
     """
     mode, center, radius = sigma
-    if center == "auto":
+    auto = isinstance(center, str) and center == "auto"
+    if auto:
         if activation is None:
             raise ValueError(
                 'Argument `sigma_center` cannot be "auto" for a recurrent '
@@ -203,7 +213,7 @@ def bounds_for(matrices, reflectors, sigma, activation=None):
                 "sigma_center=auto"
             )
         gain = activation_gain(get_activation(activation))
-    _check_given(mode, gain if center == "auto" else center, radius)
+    _check_given(mode, gain if auto else center, radius)
     if mode == "free":
         return (
             1.0 if center is None else center,
@@ -220,7 +230,7 @@ def bounds_for(matrices, reflectors, sigma, activation=None):
     together = np.concatenate(list(values.values()))
     if mode == "fixed":
         return float(np.mean(np.abs(together))), 0.01
-    wanted = gain if center == "auto" else center
+    wanted = gain if auto else center
     chosen, enough = bounds_that_hold(together, wanted, radius)
     if wanted is not None and chosen != wanted:
         name = max(values, key=lambda name: abs(values[name] - wanted).max())
@@ -238,7 +248,6 @@ def _check_given(mode, center, radius):
     if center is None:
         center = 0.0
     if radius is None:
-        # Of a center that is no number the check speaks first.
-        positive = isinstance(center, numbers.Real) and center > 0
-        radius = center / 2 if positive else 1.0
+        size = checks.non_negative("sigma_center", center, checks.SQUARABLE)
+        radius = size / 2 if size > 0 else 1.0
     check_sigma(mode, center, radius)

@@ -29,6 +29,10 @@ class FastRNNCell(layers.SimpleRNNCell):
         self, units, activation, trainable_initial_state=False, **kwargs
     ):
         units = checks.integer("units", units, minimum=1)
+        kwargs = checks.layer_options(kwargs)
+        trainable_initial_state = checks.boolean(
+            "trainable_initial_state", trainable_initial_state
+        )
         super().__init__(units, activation=None, **kwargs)
         self.activation = get_activation(activation, self.dtype_policy)
         self.trainable_initial_state = trainable_initial_state
@@ -127,11 +131,14 @@ class FastRNNCell(layers.SimpleRNNCell):
 
 def get_activation(identifier, dtype_policy=None):
     """A Keras activation, or a `ModReLU` for `"modrelu"`."""
-    if isinstance(identifier, dict):
-        return deserialize_keras_object(identifier)
-    if identifier == "modrelu":
+    if isinstance(identifier, str) and identifier == "modrelu":
         return ModReLU(dtype=dtype_policy)
-    return activations.get(identifier)
+    if isinstance(identifier, dict):
+        # Keras' own `get` knows no layers.
+        return checks.found(
+            "activation", identifier, deserialize_keras_object, "an activation"
+        )
+    return checks.activation("activation", identifier)
 
 
 def serialize_activation(activation):

@@ -1,5 +1,6 @@
 """GatedCell: what the spectral LSTM and GRU cells share, all but the step."""
 
+from keras import initializers
 from keras import ops
 
 from tf_spectral import checks
@@ -68,13 +69,17 @@ class GatedCell:
                     f"Received: {name}={kwargs[name]}"
                 )
         units = checks.integer("units", units, minimum=1)
+        kwargs = checks.layer_options(kwargs)
+        recurrent_regularizer = checks.regularizer(
+            "recurrent_regularizer", recurrent_regularizer
+        )
         super().__init__(
             units,
             recurrent_initializer=None,
             recurrent_regularizer=recurrent_regularizer,
             **kwargs,
         )
-        initializers = get_reflector_initializer(reflector_initializer)
+        initializer = get_reflector_initializer(reflector_initializer)
         for place, gate in enumerate(self.gates):
             svd = SVD(
                 (units, units),
@@ -82,7 +87,7 @@ class GatedCell:
                 sigma_center=sigma_center,
                 sigma_radius=sigma_radius,
                 sigma_mode=sigma_mode,
-                reflector_initializer=initializers.for_part(place),
+                reflector_initializer=initializer.for_part(place),
                 sigma_regularizer=sigma_regularizer,
                 annealed_radius=annealed_radius,
                 matrix_regularizer=self.recurrent_regularizer,
@@ -127,7 +132,8 @@ class GatedCell:
 
     def initial_bias(self, shape, dtype=None):
         """The value that the bias starts from."""
-        return self.bias_initializer(shape, dtype=dtype)
+        initializer = self.bias_initializer or initializers.Zeros()
+        return initializer(shape, dtype=dtype)
 
     def recurrent_matrix(self):
         """The matrices of all gates: tensor `(units, gates * units)`."""

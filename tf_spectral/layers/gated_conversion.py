@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.layers.conversion import bounds_for
 from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.conversion import check_stock
@@ -63,6 +64,7 @@ class GatedConvertible:
                 is named.
         """
         check_stock(layer, cls.stock)
+        exact = checks.boolean("exact", exact)
         gates = dict(zip(cls.cell_class.gates, _matrices_of(layer)))
         center, radius = bounds_for(
             gates, reflectors, (sigma_mode, sigma_center, sigma_radius)

@@ -4,6 +4,7 @@ from keras import layers
 from keras import ops
 from keras import tree
 
+from tf_spectral import checks
 from tf_spectral.layers.fast_rnn import check_sequences
 from tf_spectral.layers.gated_cell import REFUSED_OPTIONS
 from tf_spectral.layers.gated_cell import SPECTRAL_OPTIONS
@@ -81,6 +82,17 @@ class GatedLayer(GatedConvertible):
         cell_options = {
             key: kwargs.pop(key) for key in _CELL_OPTIONS if key in kwargs
         }
+        kwargs = checks.layer_options(
+            {
+                "return_sequences": return_sequences,
+                "return_state": return_state,
+                "go_backwards": go_backwards,
+                "stateful": stateful,
+                "unroll": unroll,
+                **kwargs,
+            }
+        )
+        use_cudnn = checks.choice("use_cudnn", use_cudnn, ("auto", True, False))
         cell = self.cell_class(
             units,
             reflectors=reflectors,
@@ -98,11 +110,6 @@ class GatedLayer(GatedConvertible):
         layers.RNN.__init__(
             self,
             cell,
-            return_sequences=return_sequences,
-            return_state=return_state,
-            go_backwards=go_backwards,
-            stateful=stateful,
-            unroll=unroll,
             **kwargs,
         )
         self.input_spec = [layers.InputSpec(ndim=3)]

@@ -3,6 +3,7 @@
 from keras import layers
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.conversion import check_untrained
 from tf_spectral.layers.fast_rnn import FastRNN
@@ -25,7 +26,7 @@ class LikeSimpleRNN(FastRNN):
     cell_arguments = ()
 
     def __init__(self, cell, **kwargs):
-        super().__init__(cell, **kwargs)
+        super().__init__(cell, **checks.layer_options(kwargs))
         if self.stateful and cell.trainable_initial_state:
             raise ValueError(
                 "Argument `trainable_initial_state` cannot be used with "

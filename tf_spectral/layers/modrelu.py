@@ -7,6 +7,8 @@ from keras import ops
 from keras import regularizers
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
+
 
 def modrelu(z, bias):
     """`sign(z) max(|z| + bias, 0)`, with `sign(0) = 0`.
@@ -53,12 +55,18 @@ class ModReLU(layers.Layer):
         bias_constraint=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**checks.layer_options(kwargs))
         if bias_initializer is None:
             bias_initializer = initializers.RandomUniform(-0.01, 0.01)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self.bias_initializer = checks.initializer(
+            "bias_initializer", bias_initializer
+        )
+        self.bias_regularizer = checks.regularizer(
+            "bias_regularizer", bias_regularizer
+        )
+        self.bias_constraint = checks.constraint(
+            "bias_constraint", bias_constraint
+        )
         self.supports_masking = True
 
     def build(self, input_shape):

@@ -2,6 +2,7 @@
 
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
@@ -136,6 +137,7 @@ class OrthogonalRNN(LikeSimpleRNN):
                 message gives the error).
         """
         check_simple_rnn(layer)
+        project = checks.boolean("project", project)
         kernel = layer.cell.recurrent_kernel
         error = float(orthogonal.orthogonality_error(kernel))
         if not project and not error <= 1e-4:

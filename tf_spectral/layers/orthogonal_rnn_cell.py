@@ -1,9 +1,9 @@
 """OrthogonalRNNCell: one step of an RNN with an orthogonal kernel."""
 
-from keras import constraints
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.initializers import get_orthogonal_initializer
 from tf_spectral.layers.fast_cell import FastRNNCell
@@ -77,7 +77,8 @@ class OrthogonalRNNCell(FastRNNCell):
         recurrent_constraint="orthogonal",
         **kwargs,
     ):
-        if recurrent_constraint == "orthogonal":
+        text = isinstance(recurrent_constraint, str)
+        if text and recurrent_constraint == "orthogonal":
             recurrent_constraint = Orthogonal()
         super().__init__(
             units,
@@ -87,12 +88,12 @@ class OrthogonalRNNCell(FastRNNCell):
             recurrent_initializer=get_orthogonal_initializer(
                 recurrent_initializer
             ),
-            recurrent_constraint=constraints.get(recurrent_constraint),
+            recurrent_constraint=recurrent_constraint,
             **kwargs,
         )
         if use_bias is None:
             use_bias = not isinstance(self.activation, ModReLU)
-        self.use_bias = use_bias
+        self.use_bias = checks.boolean("use_bias", use_bias)
 
     def build_recurrent(self):
         self.recurrent_kernel = self.add_weight(

@@ -6,6 +6,7 @@ from keras import layers
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 
@@ -16,7 +17,14 @@ class SpectralConv(SpectralKernel):
     Comes before a convolution of Keras among the bases of a class. Arguments
     are those of Keras' layer by name or place up to `use_bias`, by name from
     there on.
+
+    Attributes:
+        rank: Integer, how many axes a window has.
+        paddings: Tuple of strings, the kinds of padding.
     """
+
+    rank = None
+    paddings = ("valid", "same")
 
     def __init__(
         self,
@@ -31,16 +39,25 @@ class SpectralConv(SpectralKernel):
         use_bias=True,
         **kwargs,
     ):
+        windows = {
+            "kernel_size": kernel_size,
+            "strides": strides,
+            "dilation_rate": dilation_rate,
+        }
+        formats = (None, "channels_last", "channels_first")
         super().__init__(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=padding,
-            data_format=data_format,
-            dilation_rate=dilation_rate,
-            groups=groups,
+            checks.integer("filters", filters, minimum=1),
+            padding=checks.choice("padding", _lower(padding), self.paddings),
+            data_format=checks.choice(
+                "data_format", _lower(data_format), formats
+            ),
+            groups=checks.integer("groups", groups, minimum=1),
             activation=activation,
-            use_bias=use_bias,
+            use_bias=checks.boolean("use_bias", use_bias),
+            **{
+                name: checks.shape(name, value, self.rank, repeat=True)
+                for name, value in windows.items()
+            },
             **kwargs,
         )
         self.check_width(self.filters)
@@ -124,6 +141,11 @@ class SpectralConv(SpectralKernel):
         return None, channels, *space
 
 
+def _lower(value):
+    # As Keras does: "SAME" is "same".
+    return value.lower() if isinstance(value, str) else value
+
+
 @register_keras_serializable("tf_spectral")
 class SpectralConv1D(SpectralConv, layers.Conv1D):
     """A convolution over time whose kernel has bounded singular values.
@@ -160,6 +182,8 @@ class SpectralConv1D(SpectralConv, layers.Conv1D):
     """
 
     stock = layers.Conv1D
+    rank = 1
+    paddings = ("valid", "same", "causal")
 
 
 @register_keras_serializable("tf_spectral")
@@ -218,3 +242,4 @@ class SpectralConv2D(SpectralConv, layers.Conv2D):
     """
 
     stock = layers.Conv2D
+    rank = 2

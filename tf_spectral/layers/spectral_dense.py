@@ -118,11 +118,8 @@ class SpectralDense(SpectralKernel):
         **kwargs,
     ):
         units = checks.integer("units", units, minimum=1)
-        if form not in FORMS:
-            raise ValueError(
-                f"Argument `form` is unknown. Expected one of {FORMS}, "
-                f"Received: form={form}"
-            )
+        form = checks.choice("form", form, FORMS)
+        use_bias = checks.boolean("use_bias", use_bias)
         super().__init__(
             activation=activation,
             reflectors=reflectors,
@@ -136,12 +133,18 @@ class SpectralDense(SpectralKernel):
             activity_regularizer=activity_regularizer,
             **kwargs,
         )
-        self.units = int(units)
+        self.units = units
         self.check_width(self.units)
         self.use_bias = use_bias
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self.bias_initializer = checks.initializer(
+            "bias_initializer", bias_initializer
+        )
+        self.bias_regularizer = checks.regularizer(
+            "bias_regularizer", bias_regularizer
+        )
+        self.bias_constraint = checks.constraint(
+            "bias_constraint", bias_constraint
+        )
         self.form = form
         self.input_spec = layers.InputSpec(min_ndim=2)
         self.supports_masking = True

@@ -7,8 +7,10 @@ from keras import ops
 from keras import regularizers
 from keras.saving import serialize_keras_object
 
+from tf_spectral import checks
 from tf_spectral import initializers
 from tf_spectral.layers.conversion import Convertible
+from tf_spectral.layers.conversion import plain_reflectors
 from tf_spectral.layers.conversion import usable_reflectors
 from tf_spectral.layers.fast_cell import get_activation
 from tf_spectral.layers.fast_cell import serialize_activation
@@ -85,7 +87,7 @@ class SpectralKernel(Convertible, layers.Layer):
                 f"by its decomposition. Expected {_REFUSED[name]}, "
                 f"Received: {name}={kwargs[name]}"
             )
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **checks.layer_options(kwargs))
         if self.dtype_policy.quantization_mode is not None:
             raise ValueError(
                 "Argument `dtype` cannot be quantized for a kernel that is "
@@ -93,17 +95,25 @@ class SpectralKernel(Convertible, layers.Layer):
                 f"Received: dtype={self.dtype_policy.name}"
             )
         self.activation = get_activation(activation, self.dtype_policy)
-        self.reflectors = reflectors
+        self.reflectors = plain_reflectors(reflectors)
         self.sigma_center = sigma_center
-        self.sigma_radius = sigma_radius
-        self.sigma_mode = sigma_mode
-        check_sigma(sigma_mode, self._center(), sigma_radius)
+        self.sigma_mode, center, self.sigma_radius = check_sigma(
+            sigma_mode, self._center(), sigma_radius
+        )
+        if not isinstance(sigma_center, str):
+            self.sigma_center = center
         self.reflector_initializer = initializers.get_reflector_initializer(
             reflector_initializer
         )
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.sigma_regularizer = regularizers.get(sigma_regularizer)
-        self.annealed_radius = bool(annealed_radius)
+        self.kernel_regularizer = checks.regularizer(
+            "kernel_regularizer", kernel_regularizer
+        )
+        self.sigma_regularizer = checks.regularizer(
+            "sigma_regularizer", sigma_regularizer
+        )
+        self.annealed_radius = checks.boolean(
+            "annealed_radius", annealed_radius
+        )
         self.conversion_residual = None
 
     def check_width(self, n_out):
@@ -228,7 +238,7 @@ class SpectralKernel(Convertible, layers.Layer):
         }
 
     def _center(self):
-        if self.sigma_center == "auto":
+        if isinstance(self.sigma_center, str) and self.sigma_center == "auto":
             return activation_gain(self.activation)
         return self.sigma_center
 

@@ -4,6 +4,7 @@ from keras import layers
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.layers.conversion import bounds_for
 from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.conversion import check_stock
@@ -179,6 +180,7 @@ class SpectralRNN(LikeSimpleRNN):
                 reflectors are too few or the bounds too narrow.
         """
         check_stock(layer, layers.SimpleRNN)
+        exact = checks.boolean("exact", exact)
         kernel = ops.convert_to_tensor(layer.cell.recurrent_kernel)
         center, radius = bounds_for(
             {"recurrent kernel": ops.cast(kernel, working_dtype(kernel.dtype))},

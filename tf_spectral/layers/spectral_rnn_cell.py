@@ -3,6 +3,7 @@
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.layers.fast_cell import FastRNNCell
 from tf_spectral.layers.transitions import Dense
 from tf_spectral.layers.transitions import DiagonalPlusLowRank
@@ -116,11 +117,8 @@ class SpectralRNNCell(FastRNNCell):
                     "`reflector_initializer` or the bounds of sigma, "
                     f"Received: {name}={kwargs[name]}"
                 )
-        if form not in FORMS:
-            raise ValueError(
-                f"Argument `form` is unknown. Expected one of {FORMS}, "
-                f"Received: form={form}"
-            )
+        units = checks.integer("units", units, minimum=1)
+        form = checks.choice("form", form, FORMS)
         super().__init__(
             units,
             activation,

@@ -105,17 +105,7 @@ def check_reflectors(reflectors, n_in, n_out):
     """`(m_u, m_v)` from the argument `reflectors` of a layer."""
     if reflectors is None:
         return (min(n_in, n_out),) * 2
-    pair = reflectors
-    if checks.is_integer(reflectors):
-        pair = (reflectors, reflectors)
-    try:
-        m_u, m_v = checks.shape("reflectors", pair, rank=2, minimum=0)
-    except ValueError:
-        checks.refuse(
-            "reflectors",
-            "be None, a non-negative integer or a pair (m_u, m_v) of such",
-            reflectors,
-        )
+    m_u, m_v = checks.shape("reflectors", reflectors, 2, 0, repeat=True)
     if not (0 <= m_u <= n_out and 0 <= m_v <= n_in):
         raise ValueError(
             "Argument `reflectors` is out of range. Expected "
