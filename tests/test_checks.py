@@ -135,6 +135,11 @@ RULES = [
         [None, "", b"x", 1, True, [], "a\0b", len],
     ),
     (
+        checks.local_path,
+        [("a/b", "a/b")],
+        [None, "", "gs://bucket/a"],
+    ),
+    (
         checks.optimizer,
         [(None, None)],
         ["x", 1, True, {}, [], {"class_name": "x"}, NAN, object(), "adamm"],

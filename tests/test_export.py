@@ -433,8 +433,8 @@ def test_places_that_are_no_local_folder(tmp_path, monkeypatch):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     before = sorted(os.listdir(tmp_path))
     for path, message in {
-        "gs://bucket/model": "local folder",
-        "s3://bucket/model": "local folder",
+        "gs://bucket/model": "local path",
+        "s3://bucket/model": "local path",
         "file": "a file",
         "file/model": "a file",
         "link": "leads nowhere",

@@ -394,6 +394,20 @@ def path(name, value):
     return text
 
 
+def local_path(name, value):
+    """A path to a file or folder of this machine, as a string.
+
+    Example:
+
+    >>> local_path("folder", "run/backup")
+    'run/backup'
+    """
+    text = path(name, value)
+    if "://" in text:
+        refuse(name, "be a local path", value, "one without ://")
+    return text
+
+
 def found(name, value, get, expected):
     """What one of Keras' functions `get` makes of an argument, or `None`.
 

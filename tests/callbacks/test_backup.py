@@ -115,8 +115,9 @@ def test_states_are_saved_every_k_epochs_and_last(tmp_path):
     assert backup.restore(model, 9) == 9
     assert int(model.optimizer.iterations) == 18
     assert Backup(str(tmp_path), every=np.int64(2)).every == 2
-    with pytest.raises(ValueError, match="`folder` must be a path"):
-        Backup("")
+    for folder, kind in (("", "a path"), ("gs://bucket/run", "a local path")):
+        with pytest.raises(ValueError, match=f"`folder` must be {kind}"):
+            Backup(folder)
     for every in (0, True, 1.5, "x"):
         with pytest.raises(ValueError, match="`every` must be a positive"):
             Backup(tmp_path, every=every)

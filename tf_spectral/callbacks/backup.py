@@ -45,7 +45,7 @@ class Backup(callbacks.Callback):
             last one. Defaults to `1`.
 
     Raises:
-        ValueError: If `folder` is no path or `every` no positive integer;
+        ValueError: If `folder` is no local path or `every` no positive integer;
             when training begins, if the model is not built, or if the state
             is of another model.
 
@@ -65,7 +65,7 @@ class Backup(callbacks.Callback):
 
     def __init__(self, folder, every=1):
         super().__init__()
-        self.folder = pathlib.Path(checks.path("folder", folder))
+        self.folder = pathlib.Path(checks.local_path("folder", folder))
         self.every = checks.integer("every", every, minimum=1)
 
     def restore(self, model, epoch=None):

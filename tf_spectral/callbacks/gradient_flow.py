@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from tf_spectral import checks
 from tf_spectral import files
 from tf_spectral.callbacks.epoch_monitor import EpochMonitor
 from tf_spectral.callbacks.gradient_norms import norms_function
@@ -56,10 +57,10 @@ class GradientFlowMonitor(EpochMonitor):
     """
 
     def __init__(self, x, y, layer=None, every=1, path=None):
-        if path is not None and not str(path).endswith(".npz"):
-            raise ValueError(
-                f"Argument `path` must be an .npz file. Received: path={path}"
-            )
+        if path is not None:
+            path = checks.local_path("path", path)
+            if not path.endswith(".npz"):
+                checks.refuse("path", "be an .npz file", path)
         super().__init__(every)
         self.x, self.y, self.layer, self.path = x, y, layer, path
         self.norms = []

@@ -31,15 +31,7 @@ def model_folder(path):
         ValueError: If `path` is no path, a file, a link that leads nowhere,
             no local folder, or has other things than versions in it.
     """
-    path = checks.path("path", path)
-    if "://" in path:
-        checks.refuse(
-            "path",
-            "be a local folder",
-            path,
-            "one from which the version is then copied",
-        )
-    path = pathlib.Path(path)
+    path = pathlib.Path(checks.local_path("path", path))
     try:
         nearest = next(p for p in (path, *path.parents) if _is_there(p))
         is_folder = nearest.is_dir()
