@@ -554,6 +554,52 @@ def _rate(name, value):
     return number(name, value, 0.0, maximum=1.0, must="be a number in [0, 1]")
 
 
+def optimizer_options(options):
+    """Arguments that all of Keras' optimizers share.
+
+    Args:
+        options: Dictionary from names of arguments to values.
+
+    Returns:
+        Dictionary, where what is known by its name is checked.
+
+    Example:
+
+    >>> optimizer_options({"clipnorm": np.float32(1), "name": "it"})
+    {'clipnorm': 1.0, 'name': 'it'}
+    """
+    checked = dict(options)
+    rules = {
+        "weight_decay": non_negative,
+        "clipnorm": positive,
+        "clipvalue": positive,
+        "global_clipnorm": positive,
+        "loss_scale_factor": positive,
+        "use_ema": boolean,
+        "ema_momentum": _rate,
+        "ema_overwrite_frequency": lambda n, v: integer(n, v, minimum=1),
+        "gradient_accumulation_steps": lambda n, v: integer(n, v, minimum=2),
+        "name": text,
+    }
+    for name in rules.keys() & options.keys():
+        if options[name] is not None:
+            checked[name] = rules[name](name, options[name])
+    return checked
+
+
+def text(name, value):
+    """A string that is not empty.
+
+    Example:
+
+    >>> text("name", "sgd")
+    'sgd'
+    """
+    if not isinstance(value, str) or not value:
+        refuse(name, "be a string", value, "one that is not empty")
+    return str(value)
+
+
 def learning_rate(name, value):
     """A finite number as a float, or a schedule or function as it is."""
     schedules = keras.optimizers.schedules.LearningRateSchedule

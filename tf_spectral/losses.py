@@ -4,6 +4,17 @@ from keras import losses
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
+
+_REDUCTIONS = (
+    None,
+    "none",
+    "sum",
+    "sum_over_batch_size",
+    "mean",
+    "mean_with_sample_weight",
+)
+
 
 @register_keras_serializable("tf_spectral")
 class SumOfSquares(losses.Loss):
@@ -43,7 +54,13 @@ class SumOfSquares(losses.Loss):
         name="sum_of_squares",
         dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if dtype is not None:
+            dtype = checks.dtype_policy("dtype", dtype)
+        super().__init__(
+            name=checks.text("name", name),
+            reduction=checks.choice("reduction", reduction, _REDUCTIONS),
+            dtype=dtype,
+        )
 
     def call(self, y_true, y_pred):
         y_pred = ops.convert_to_tensor(y_pred)

@@ -5,6 +5,8 @@ from keras import metrics
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
+
 
 @register_keras_serializable("tf_spectral")
 class Perplexity(metrics.MeanMetricWrapper):
@@ -46,7 +48,12 @@ class Perplexity(metrics.MeanMetricWrapper):
     """
 
     def __init__(self, from_logits=False, name="perplexity", dtype=None):
-        super().__init__(_cross_entropies, name=name, dtype=dtype)
+        from_logits = checks.boolean("from_logits", from_logits)
+        if dtype is not None:
+            dtype = checks.dtype_policy("dtype", dtype)
+        super().__init__(
+            _cross_entropies, name=checks.text("name", name), dtype=dtype
+        )
         self._fn_kwargs = {"from_logits": from_logits, "dtype": self.dtype}
         self.from_logits = from_logits
         # For callbacks that watch it with mode="auto".

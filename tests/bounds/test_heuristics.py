@@ -124,8 +124,16 @@ def two_outputs():
 
 
 REFUSED = {
-    "unknown norm": (lambda: dense(None), {"norm": 3}, "`norm` is unknown"),
-    "true norm": (lambda: dense(None), {"norm": True}, "`norm` is unknown"),
+    "unknown norm": (
+        lambda: dense(None),
+        {"norm": 3},
+        "`norm` must be the exponent",
+    ),
+    "true norm": (
+        lambda: dense(None),
+        {"norm": True},
+        "`norm` must be the exponent",
+    ),
     "unbuilt": (
         lambda: keras.Sequential([layers.Dense(2)]),
         {},

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from tests.optimizers import contract
-from tf_spectral.optimizers.in_place import as_learning_rate
+from tf_spectral import checks
 from tf_spectral.optimizers.iteration_seed import IterationSeed
 from tf_spectral.optimizers.joint import JointOptimizer
 
@@ -79,13 +79,13 @@ def test_the_base_has_no_step():
     "value", [1, 2.5, np.float32(2.0), np.array(3), np.int64(4)]
 )
 def test_numbers_become_floats(value):
-    assert as_learning_rate(value) == value
-    assert type(as_learning_rate(value)) is float
+    assert checks.learning_rate("learning_rate", value) == value
+    assert type(checks.learning_rate("learning_rate", value)) is float
 
 
 def test_schedules_stay_what_they_are():
     schedule = keras.optimizers.schedules.CosineDecay(1.0, 10)
-    assert as_learning_rate(schedule) is schedule
+    assert checks.learning_rate("learning_rate", schedule) is schedule
 
 
 def test_iteration_seed_follows_the_count_alone():

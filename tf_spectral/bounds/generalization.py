@@ -9,7 +9,7 @@ import math
 from keras import backend
 from keras import ops
 
-from tf_spectral.bounds.exponents import check_positive
+from tf_spectral import checks
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.norms import frobenius_norm
 from tf_spectral.linalg.norms import induced_norm
@@ -85,18 +85,18 @@ def generalization_bound(
     via Efficient SVD Parameterization", 2018, Theorem 5 and Corollary 1.
     """
     kernels = _checked_kernels(input_kernel, recurrent_kernel, output_kernel)
-    for name, count in (("steps", steps), ("examples", examples)):
-        check_count(name, count)
-    check_confidence(confidence)
+    steps = checks.integer("steps", steps, minimum=1)
+    examples = checks.integer("examples", examples, minimum=1)
+    confidence = check_confidence(confidence)
     factor = 2 * (
-        math.log(check_positive("input_bound", input_bound))
+        math.log(checks.positive("input_bound", input_bound))
         + math.log(steps)
-        - math.log(check_positive("margin", margin))
+        - math.log(checks.positive("margin", margin))
     )
     if sigma_radius is None:
         log_complexity = factor + _theorem(*kernels, steps)
     else:
-        _check_radius(sigma_radius)
+        sigma_radius = checks.non_negative("sigma_radius", sigma_radius)
         log_complexity = factor + _corollary(*kernels, steps, sigma_radius)
     log_examples = math.log(examples)
     # The logarithm of 1 / delta is never rounded to zero.
@@ -137,8 +137,8 @@ def log_gradient_bound(recurrent_kernel, steps, slope=1.0):
     """
     recurrent = check_rank("recurrent_kernel", recurrent_kernel, 2)
     _check_shape("recurrent_kernel", recurrent, 0, recurrent.shape[1])
-    check_count("steps", steps)
-    size = math.log(check_positive("slope", slope))
+    steps = checks.integer("steps", steps, minimum=1)
+    size = math.log(checks.positive("slope", slope))
     return steps * (size + ops.log(induced_norm(recurrent, 2, exact=True)))
 
 
@@ -210,27 +210,11 @@ def _check_shape(name, value, axis, units):
 
 
 def check_confidence(confidence):
-    """Raises unless it is a probability, neither 0 nor 1."""
-    if isinstance(confidence, bool) or not 0 < confidence < 1:
-        raise ValueError(
-            "Argument `confidence` must be between 0 and 1. "
-            f"Received: confidence={confidence}"
-        )
-
-
-def check_count(name, value):
-    """Raises unless it is a positive integer."""
-    integer = isinstance(value, int) and not isinstance(value, bool)
-    if not integer or value < 1:
-        raise ValueError(
-            f"Argument `{name}` must be a positive integer. "
-            f"Received: {name}={value}"
-        )
-
-
-def _check_radius(radius):
-    if isinstance(radius, bool) or not 0 <= radius < math.inf:
-        raise ValueError(
-            "Argument `sigma_radius` must be non-negative and finite. "
-            f"Received: sigma_radius={radius}"
-        )
+    """`confidence` as a float: a probability, neither 0 nor 1."""
+    return checks.number(
+        "confidence",
+        confidence,
+        above=0.0,
+        below=1.0,
+        must="be a number between 0 and 1",
+    )

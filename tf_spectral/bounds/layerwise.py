@@ -4,11 +4,10 @@ import numpy as np
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from tf_spectral import checks
 from tf_spectral.bounds import reading
 from tf_spectral.bounds.checks import check_inputs
 from tf_spectral.bounds.checks import check_record
-from tf_spectral.bounds.exponents import check_norm
-from tf_spectral.bounds.exponents import check_positive
 from tf_spectral.bounds.guess import guess
 from tf_spectral.bounds.propagation import squared_bounds
 from tf_spectral.bounds.report import report
@@ -77,8 +76,8 @@ class LayerwiseSmoothness:
         offset=1.0,
         penalties=None,
     ):
-        self.norm = check_norm(norm)
-        self.offset = check_positive("offset", offset)
+        self.norm = checks.norm("norm", norm)
+        self.offset = checks.positive("offset", offset)
         self.shapes = tuple(tuple(shape) for shape in shapes)
         count = len(self.shapes)
         names = range(count) if names is None else names
@@ -141,14 +140,14 @@ class LayerwiseSmoothness:
                 over the batch; if outputs are unbounded and the loss is one
                 of squares; if an argument is out of range.
         """
-        offset = check_positive("offset", offset)
+        offset = checks.positive("offset", offset)
         record = reading.read_model(
             model,
-            check_norm(norm),
+            checks.norm("norm", norm),
             input_norm,
             residual,
             loss,
-            check_positive("sample_weight_bound", sample_weight_bound),
+            checks.positive("sample_weight_bound", sample_weight_bound),
         )
         smoothness = cls(offset=offset, **record)
         reading.warn_of_doubts(smoothness.doubts())
@@ -171,7 +170,7 @@ class LayerwiseSmoothness:
         Returns:
             `LayerwiseSmoothness` with `certified` false.
         """
-        return cls(**guess(list(variables), check_norm(norm)))
+        return cls(**guess(list(variables), checks.norm("norm", norm)))
 
     @property
     def certified(self):

@@ -5,9 +5,9 @@ import warnings
 import keras
 from keras import tree
 
+from tf_spectral import checks
 from tf_spectral.bounds import losses
 from tf_spectral.bounds import rules
-from tf_spectral.bounds.exponents import check_positive
 from tf_spectral.bounds.exponents import root
 from tf_spectral.bounds.graph import is_graph
 from tf_spectral.bounds.graph import walk
@@ -116,7 +116,7 @@ def _compiled_weight(model):
     config = (model.compiled and model.get_compile_config()) or {}
     weights = tree.flatten(config.get("loss_weights"))
     weights = [w for w in weights if w is not None] or [1.0]
-    return check_positive("loss_weights", weights[0])
+    return checks.positive("loss_weights", weights[0])
 
 
 def _read_inputs(nodes, model, input_norm):
@@ -164,7 +164,7 @@ def _input_bounds(model, input_norm):
             f"Expected {len(names)}, Received: input_norm={input_norm}"
         )
     return [
-        None if bound is None else check_positive("input_norm", bound)
+        None if bound is None else checks.positive("input_norm", bound)
         for bound in input_norm
     ]
 
@@ -223,7 +223,7 @@ def _read_loss(loss, nodes, shape, residual, weight):
             residual = max(2.0, 1.0 + limit)
         elif limit is None:
             doubt = "unbounded outputs, the residual is a guess"
-        residual = check_positive("residual", residual)
+        residual = checks.positive("residual", residual)
     d1, d2 = losses.loss_constants(
         loss, nodes.q, outputs, size(shape[:-1]), residual
     )

@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.recurrent_checks import OUTPUTS
-from tf_spectral.bounds.recurrent_checks import check_choice
 from tf_spectral.bounds.recurrent_checks import check_tier
 from tf_spectral.bounds.recurrent_checks import checked_labels
 from tf_spectral.bounds.recurrent_checks import checked_names
@@ -110,7 +110,7 @@ def rnn_lipschitz_constants(
     recurrent neural network by non-Euclidean geometry", equations 7, 22, 32,
     corrected.
     """
-    check_choice("outputs", outputs, OUTPUTS)
+    checks.choice("outputs", outputs, OUTPUTS)
     wanted = checked_names(weights)
     network, x = checked_network(
         input_kernel,

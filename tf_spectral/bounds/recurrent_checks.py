@@ -1,8 +1,10 @@
 """What the bounds of recurrent networks ask of their arguments."""
 
+import numpy as np
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.recurrent_activations import smooth_activation
 from tf_spectral.bounds.recurrent_network import WEIGHTS
 from tf_spectral.bounds.recurrent_network import Network
@@ -39,7 +41,7 @@ def checked_network(
     # `result_type` rounds float64 to float32 on JAX and PyTorch.
     dtypes = [backend.standardize_dtype(k.dtype) for k in kernels.values()]
     dtype = "float64" if "float64" in dtypes else "float32"
-    x = ops.convert_to_tensor(x)
+    x = checks.tensor("x", x)
     _check_shape("x", x, (None, None, kernel.shape[0]))
     if 0 in x.shape:
         raise ValueError(
@@ -58,7 +60,8 @@ def checked_network(
 
 def check_tier(tier, units, residual, radius):
     """Raises unless the tier is known and takes the other arguments."""
-    check_choice("tier", tier, TIERS)
+    checks.choice("tier", tier, TIERS)
+    checks.boolean("residual", residual)
     if tier in ("tensor", "paper") and units > MAX_TENSOR_UNITS:
         raise ValueError(
             f"Argument `tier` asks for tensors of {units} units: their cost "
@@ -80,25 +83,12 @@ def check_tier(tier, units, residual, radius):
 
 def checked_size(name, value, dtype):
     """A non-negative number as a scalar tensor."""
-    if isinstance(value, (int, float)):
-        if not value >= 0:
-            raise ValueError(
-                f"Argument `{name}` must not be negative. "
-                f"Received: {name}={value}"
-            )
+    if isinstance(value, (int, float, np.number)):
+        value = checks.non_negative(name, value)
         value = ops.convert_to_tensor(value, dtype)
-    value = ops.cast(ops.convert_to_tensor(value), dtype)
+    value = ops.cast(checks.tensor(name, value), dtype)
     _check_shape(name, value, ())
     return value
-
-
-def check_choice(name, value, choices):
-    """Raises unless `value` is one of some strings."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"Argument `{name}` is unknown. Expected one of {choices}, "
-            f"Received: {name}={value!r}"
-        )
 
 
 def checked_labels(y, x, classes, outputs):
@@ -111,7 +101,7 @@ def checked_labels(y, x, classes, outputs):
             "Argument `y` is missing: the residual needs labels. Expected "
             "probabilities or class ids, Received: y=None"
         )
-    y = ops.convert_to_tensor(y)
+    y = checks.tensor("y", y)
     steps = x.shape[1:2] if outputs == "last" else (x.shape[1], x.shape[0])
     if len(y.shape) == len(steps):
         _check_shape("y", y, steps)
@@ -124,8 +114,11 @@ def checked_labels(y, x, classes, outputs):
 
 def checked_names(weights):
     """The wanted weights in the order of `WEIGHTS`; `None` is all."""
-    names = WEIGHTS if weights is None else tuple(weights)
-    if not names or not set(names) <= set(WEIGHTS):
+    listed = isinstance(weights, (list, tuple, set, frozenset))
+    names = WEIGHTS if weights is None else tuple(weights) if listed else ()
+    if not names or not all(
+        isinstance(name, str) and name in WEIGHTS for name in names
+    ):
         raise ValueError(
             "Argument `weights` must be names of weights. Expected some of "
             f"{WEIGHTS}, Received: weights={weights!r}"
@@ -135,18 +128,19 @@ def checked_names(weights):
 
 def checked_steps(steps, network):
     """Steps of all weights, zeros where none is given."""
+    checks.instance("steps", steps, dict, "a dictionary of steps by name")
     unknown = set(steps) - set(WEIGHTS)
     if unknown:
         raise ValueError(
             "Argument `steps` names unknown weights. Expected names among "
-            f"{WEIGHTS}, Received: {sorted(unknown)}"
+            f"{WEIGHTS}, Received: steps with {sorted(map(str, unknown))}"
         )
     moves = {}
     for name in WEIGHTS:
         weight = getattr(network, name)
         moves[name] = ops.zeros_like(weight)
         if name in steps:
-            move = ops.convert_to_tensor(steps[name])
+            move = checks.tensor(f"steps[{name!r}]", steps[name])
             shape = tuple(weight.shape)
             if name == "initial_state" and len(move.shape) == 1:
                 shape = shape[1:]
@@ -158,7 +152,7 @@ def checked_steps(steps, network):
 def _vector(name, value, length, dtype):
     if value is None:
         return ops.zeros((length,), dtype)
-    value = ops.convert_to_tensor(value)
+    value = checks.tensor(name, value)
     _check_shape(name, value, (length,))
     return ops.cast(value, dtype)
 
@@ -167,7 +161,7 @@ def _states(initial_state, x, units, dtype):
     zeros = ops.zeros((ops.shape(x)[0], units), dtype)
     if initial_state is None:
         return zeros
-    state = ops.convert_to_tensor(initial_state)
+    state = checks.tensor("initial_state", initial_state)
     if len(state.shape) == 1:
         _check_shape("initial_state", state, (units,))
     else:

@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.recurrent_checks import OUTPUTS
-from tf_spectral.bounds.recurrent_checks import check_choice
 from tf_spectral.bounds.recurrent_checks import checked_labels
 from tf_spectral.bounds.recurrent_checks import checked_network
 from tf_spectral.bounds.recurrent_checks import checked_steps
@@ -73,7 +73,7 @@ def rnn_loss_bound(
     Reference: Liu, Hsieh and Cevher, "A novel optimization method for
     recurrent neural network by non-Euclidean geometry", equation 7.
     """
-    check_choice("outputs", outputs, OUTPUTS)
+    checks.choice("outputs", outputs, OUTPUTS)
     network, x = checked_network(
         input_kernel,
         recurrent_kernel,

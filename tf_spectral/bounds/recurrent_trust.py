@@ -5,8 +5,8 @@ import math
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.recurrent_checks import OUTPUTS
-from tf_spectral.bounds.recurrent_checks import check_choice
 from tf_spectral.bounds.recurrent_checks import checked_network
 from tf_spectral.bounds.recurrent_checks import checked_size
 from tf_spectral.bounds.recurrent_global import Norms
@@ -73,7 +73,7 @@ def rnn_trust_region(
     Reference: Liu, Hsieh and Cevher, "A novel optimization method for
     recurrent neural network by non-Euclidean geometry", with a trust region.
     """
-    check_choice("outputs", outputs, OUTPUTS)
+    checks.choice("outputs", outputs, OUTPUTS)
     network, x = checked_network(
         input_kernel,
         recurrent_kernel,

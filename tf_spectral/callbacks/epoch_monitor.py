@@ -2,6 +2,8 @@
 
 from keras import callbacks
 
+from tf_spectral import checks
+
 
 class EpochMonitor(callbacks.Callback):
     """Base of callbacks that measure a model at the end of epochs.
@@ -23,13 +25,8 @@ class EpochMonitor(callbacks.Callback):
     """
 
     def __init__(self, every=1):
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(
-                "Argument `every` must be a positive integer. "
-                f"Received: every={every}"
-            )
         super().__init__()
-        self.every = every
+        self.every = checks.integer("every", every, minimum=1)
         self._logged = None
 
     def prepare(self):

@@ -1,13 +1,13 @@
 """GeneralizationMonitor: the bound of Zhang et al., 2018, epoch by epoch."""
 
 import math
+from collections.abc import Sized
 
 import numpy as np
 from keras import ops
 
-from tf_spectral.bounds.exponents import check_positive
+from tf_spectral import checks
 from tf_spectral.bounds.generalization import check_confidence
-from tf_spectral.bounds.generalization import check_count
 from tf_spectral.bounds.generalization import generalization_bound
 from tf_spectral.bounds.generalization import log_gradient_bound
 from tf_spectral.callbacks.epoch_monitor import EpochMonitor
@@ -91,21 +91,24 @@ class GeneralizationMonitor(EpochMonitor):
         every=1,
     ):
         super().__init__(every)
-        for name, value in (("margin", margin), ("input_bound", input_bound)):
-            if value is not None:
-                check_positive(name, value)
-        if isinstance(quantile, bool) or not 0 <= quantile <= 1:
-            raise ValueError(
-                "Argument `quantile` must be between 0 and 1. "
-                f"Received: quantile={quantile}"
-            )
-        if examples is not None:
-            check_count("examples", examples)
-        check_confidence(confidence)
+        if margin is not None:
+            margin = checks.positive("margin", margin)
+        if input_bound is not None:
+            input_bound = checks.positive("input_bound", input_bound)
+        if examples is None:
+            examples = len(checks.instance("y", y, Sized, "an array"))
         self.x, self.y = x, y
-        self.margin, self.quantile = margin, quantile
-        self.examples = len(y) if examples is None else examples
-        self.input_bound, self.confidence = input_bound, confidence
+        self.margin = margin
+        self.quantile = checks.number(
+            "quantile",
+            quantile,
+            minimum=0.0,
+            maximum=1.0,
+            must="be a number between 0 and 1",
+        )
+        self.examples = checks.integer("examples", examples, minimum=1)
+        self.input_bound = input_bound
+        self.confidence = check_confidence(confidence)
         self.history = {}
 
     def prepare(self):

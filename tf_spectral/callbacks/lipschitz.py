@@ -6,13 +6,13 @@ import warnings
 from keras import callbacks
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.recurrent_checks import TIERS
 from tf_spectral.callbacks.certified_steps import CertifiedSteps
 from tf_spectral.callbacks.names import short_variable_names
 from tf_spectral.callbacks.softmax_networks import check_chain
 from tf_spectral.callbacks.softmax_networks import labels
 from tf_spectral.callbacks.softmax_networks import softmax_network
-from tf_spectral.optimizers.checks import check_among
 from tf_spectral.optimizers.spectral_descent import SpectralDescent
 
 
@@ -102,17 +102,11 @@ class LipschitzEstimator(callbacks.Callback):
         backtracking=False,
         residual=False,
     ):
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(
-                "Argument `every` must be a positive integer. "
-                f"Received: every={every}"
-            )
-        check_among("tier", tier, TIERS)
-        if not 0 < safety < math.inf:
-            raise ValueError(
-                "Argument `safety` must be a positive number. "
-                f"Received: safety={safety}"
-            )
+        every = checks.integer("every", every, minimum=1)
+        tier = checks.choice("tier", tier, TIERS)
+        safety = checks.positive("safety", safety)
+        backtracking = checks.boolean("backtracking", backtracking)
+        residual = checks.boolean("residual", residual)
         if y is None and (backtracking or residual):
             raise ValueError(
                 "Argument `y` is missing. Expected targets with "
@@ -126,7 +120,7 @@ class LipschitzEstimator(callbacks.Callback):
             )
         super().__init__()
         self.x, self.y = x, y
-        self.every, self.tier, self.safety = every, tier, float(safety)
+        self.every, self.tier, self.safety = every, tier, safety
         self.backtracking, self.residual = backtracking, residual
         self.history = {}
 

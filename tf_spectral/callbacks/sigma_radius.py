@@ -1,8 +1,8 @@
 """SigmaRadiusSchedule: bounds of singular values that move with the epoch."""
 
 from keras import callbacks
-from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.parametrizations.singular_values import check_sigma
 from tf_spectral.parametrizations.svd import SVD
 
@@ -48,16 +48,11 @@ class SigmaRadiusSchedule(callbacks.Callback):
     """
 
     def __init__(self, schedule):
-        if not callable(schedule):
-            raise ValueError(
-                "Argument `schedule` must be a function of the epoch. "
-                f"Received: schedule={schedule}"
-            )
         super().__init__()
-        self.schedule = schedule
+        self.schedule = checks.function("schedule", schedule)
 
     def on_epoch_begin(self, epoch, logs=None):
-        radius = float(ops.convert_to_numpy(self.schedule(epoch)))
+        radius = checks.number("schedule(epoch)", self.schedule(epoch))
         parts = _annealed(self.model)
         for part in parts:
             check_sigma(part.sigma_mode, part.sigma_center, radius)

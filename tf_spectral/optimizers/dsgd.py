@@ -6,11 +6,11 @@ import keras
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
-from tf_spectral.checks import NORMS
 from tf_spectral.linalg.norms import duality_map
 from tf_spectral.linalg.norms import induced_norm
-from tf_spectral.optimizers import checks
+from tf_spectral.optimizers import requirements
 from tf_spectral.optimizers.iteration_seed import IterationSeed
 from tf_spectral.optimizers.joint import JointOptimizer
 from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
@@ -108,11 +108,10 @@ class DSGD(JointOptimizer):
         name=None,
         **kwargs,
     ):
-        checks.check_among("norm", norm, NORMS)
-        checks.check_among("selection", selection, SELECTIONS)
-        checks.check_among("polar_accuracy", polar_accuracy, POLAR_ACCURACIES)
-        checks.check_smoothness(smoothness, norm)
-        checks.check_norm_refresh(norm_refresh, kwargs)
+        kwargs = checks.optimizer_options(kwargs)
+        norm = checks.norm("norm", norm)
+        requirements.check_smoothness(smoothness, norm)
+        norm_refresh = requirements.check_norm_refresh(norm_refresh, kwargs)
         if selection == "greedy" and kwargs.get("clipnorm"):
             raise ValueError(
                 "`clipnorm` gives all gradients the same norm, and greedy "
@@ -122,11 +121,14 @@ class DSGD(JointOptimizer):
             )
         super().__init__(learning_rate, name=name, **kwargs)
         self.norm = norm
-        self.selection = selection
+        self.selection = checks.choice("selection", selection, SELECTIONS)
         self.smoothness = smoothness
-        self.polar_accuracy = polar_accuracy
+        self.polar_accuracy = checks.choice(
+            "polar_accuracy", polar_accuracy, POLAR_ACCURACIES
+        )
         self.norm_refresh = norm_refresh
-        self.seed = random.randrange(2**31) if seed is None else seed
+        seed = checks.seed("seed", seed)
+        self.seed = random.randrange(checks.SEEDS) if seed is None else seed
 
     def build(self, variables):
         # Keras' reader of `.h5` files first builds without any.
@@ -145,7 +147,7 @@ class DSGD(JointOptimizer):
         self.update_counts = self._add("update_counts", shape, "int32")
         self.skipped_steps = self._add("skipped_steps", (), "int32")
         if self.norm_refresh > 1:
-            checks.check_kept_norms(variables)
+            requirements.check_kept_norms(variables)
             self._norm_bounds = self._add("norm_bounds", shape, self._dtype)
         self._seed = IterationSeed(self.seed, lambda: self.iterations)
 
@@ -158,7 +160,7 @@ class DSGD(JointOptimizer):
         if self.smoothness == "constant":
             return None
         if self.smoothness is None:
-            checks.warn_of_guessed_bounds()
+            requirements.warn_of_guessed_bounds()
             return LayerwiseSmoothness.from_variables(variables, self.norm)
         self.smoothness.check(variables)
         return self.smoothness
@@ -253,7 +255,7 @@ class DSGD(JointOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        checks.warn_of_skipped_steps(self)
+        requirements.warn_of_skipped_steps(self)
 
     def get_config(self):
         smoothness = self.smoothness

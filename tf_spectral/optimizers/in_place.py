@@ -4,6 +4,7 @@ import keras
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.constraints import Orthogonal
 
 
@@ -17,7 +18,8 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
 
     def __init__(self, learning_rate, **kwargs):
         super().__init__(
-            learning_rate=as_learning_rate(learning_rate), **kwargs
+            learning_rate=checks.learning_rate("learning_rate", learning_rate),
+            **checks.optimizer_options(kwargs),
         )
 
     def build(self, variables):
@@ -120,14 +122,6 @@ def _settled_constraint(variable):
     if isinstance(constraint, Orthogonal):
         return constraint.settled(variable)
     return constraint
-
-
-def as_learning_rate(value):
-    """Keras takes Python floats and schedules alone: numbers become floats."""
-    is_number = isinstance(value, int) or (
-        hasattr(value, "item") and getattr(value, "ndim", None) == 0
-    )
-    return float(value) if is_number else value
 
 
 def path_of(variable):

@@ -7,12 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.linalg.orthogonal import orthogonality_error
 from tf_spectral.linalg.orthogonal import reorthogonalize
 from tf_spectral.linalg.orthogonal import rounding_of
 from tf_spectral.linalg.orthogonal import seems_orthogonal
-from tf_spectral.optimizers import checks
+from tf_spectral.optimizers import requirements
 from tf_spectral.optimizers.in_place import InPlaceOptimizer
 from tf_spectral.optimizers.in_place import concretely
 
@@ -46,9 +47,15 @@ class RiemannianOptimizer(InPlaceOptimizer):
         correction_period=None,
         **kwargs,
     ):
-        euclidean_optimizer = keras.optimizers.get(euclidean_optimizer)
-        checks.check_euclidean(euclidean_optimizer, momentum)
-        checks.check_period(correction_period)
+        euclidean_optimizer = checks.optimizer(
+            "euclidean_optimizer", euclidean_optimizer
+        )
+        momentum = checks.fraction("momentum", momentum)
+        requirements.check_euclidean(euclidean_optimizer, momentum)
+        if correction_period is not None:
+            correction_period = checks.integer(
+                "correction_period", correction_period, minimum=1
+            )
         super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
         self.correction_period = correction_period
@@ -72,7 +79,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
         )
         flat = [v for v, on in zip(variables, self._on_manifold) if not on]
         if flat:
-            checks.check_unused(self.euclidean_optimizer, flat)
+            requirements.check_unused(self.euclidean_optimizer, flat)
             self.euclidean_optimizer.build(flat)
         self.skipped_steps = self.add_variable(
             (),
@@ -219,7 +226,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        checks.warn_of_skipped_steps(self)
+        requirements.warn_of_skipped_steps(self)
 
     def get_config(self):
         inner = None

@@ -4,8 +4,9 @@ import keras
 from keras import backend
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import working_dtype
-from tf_spectral.optimizers import checks
+from tf_spectral.optimizers import requirements
 from tf_spectral.optimizers.block_constants import BlockConstants
 from tf_spectral.optimizers.block_constants import given_values
 from tf_spectral.optimizers.block_constants import step_scales
@@ -114,11 +115,11 @@ class SpectralDescent(JointOptimizer):
         name=None,
         **kwargs,
     ):
-        checks.check_among("update", update, UPDATES)
-        checks.check_among("preconditioner", preconditioner, PRECONDITIONERS)
-        checks.check_among("polar_accuracy", polar_accuracy, POLAR_ACCURACIES)
-        checks.check_decay("momentum", momentum)
-        checks.check_decay("rho", rho)
+        kwargs = checks.optimizer_options(kwargs)
+        update = checks.choice("update", update, UPDATES)
+        preconditioner = checks.choice(
+            "preconditioner", preconditioner, PRECONDITIONERS
+        )
         lipschitz = checked_values("lipschitz", lipschitz, measurable=True)
         if radius is not None:
             radius = checked_values("radius", radius)
@@ -128,11 +129,13 @@ class SpectralDescent(JointOptimizer):
         self.lipschitz = lipschitz
         self.update = update
         self.preconditioner = preconditioner
-        self.momentum = momentum
+        self.momentum = checks.fraction("momentum", momentum)
         self.radius = radius
-        self.rho = rho
-        self.epsilon = _checked_epsilon(epsilon)
-        self.polar_accuracy = polar_accuracy
+        self.rho = checks.fraction("rho", rho)
+        self.epsilon = checks.positive("epsilon", epsilon)
+        self.polar_accuracy = checks.choice(
+            "polar_accuracy", polar_accuracy, POLAR_ACCURACIES
+        )
 
     def build(self, variables):
         # Keras' reader of `.h5` files first builds without any.
@@ -236,7 +239,7 @@ class SpectralDescent(JointOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        checks.warn_of_skipped_steps(self)
+        requirements.warn_of_skipped_steps(self)
         self._blocks.warn_of_unset(self.name)
 
     def get_config(self):
@@ -251,15 +254,6 @@ class SpectralDescent(JointOptimizer):
             "epsilon": self.epsilon,
             "polar_accuracy": self.polar_accuracy,
         }
-
-
-def _checked_epsilon(epsilon):
-    if isinstance(epsilon, dict):
-        raise ValueError(
-            "Argument `epsilon` must be a positive number. "
-            f"Received: epsilon={epsilon!r}"
-        )
-    return checked_values("epsilon", epsilon)
 
 
 def _plain(value):

@@ -6,11 +6,12 @@ import random
 import keras
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg import givens
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import skew_gradient
-from tf_spectral.optimizers import checks
 from tf_spectral.optimizers import coordinates
+from tf_spectral.optimizers import requirements
 from tf_spectral.optimizers.iteration_seed import IterationSeed
 from tf_spectral.optimizers.moments import ADAPTIVE
 from tf_spectral.optimizers.moments import DenseMoments
@@ -107,12 +108,6 @@ class SRCD(RiemannianOptimizer):
         name=None,
         **kwargs,
     ):
-        checks.check_among("selection", selection, SELECTIONS)
-        checks.check_among("adaptive", adaptive, ADAPTIVE)
-        checks.check_block_size(block_size)
-        checks.check_coordinate_scale(coordinate_scale, selection)
-        checks.check_decay("beta_1", beta_1)
-        checks.check_decay("beta_2", beta_2)
         super().__init__(
             learning_rate,
             euclidean_optimizer,
@@ -121,14 +116,17 @@ class SRCD(RiemannianOptimizer):
             name=name,
             **kwargs,
         )
-        self.selection = selection
-        self.block_size = block_size
-        self.coordinate_scale = coordinate_scale
-        self.adaptive = adaptive
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.seed = random.randrange(2**31) if seed is None else seed
+        self.selection = checks.choice("selection", selection, SELECTIONS)
+        self.block_size = requirements.check_block_size(block_size)
+        self.coordinate_scale = requirements.check_coordinate_scale(
+            coordinate_scale, selection
+        )
+        self.adaptive = checks.choice("adaptive", adaptive, ADAPTIVE)
+        self.beta_1 = checks.fraction("beta_1", beta_1)
+        self.beta_2 = checks.fraction("beta_2", beta_2)
+        self.epsilon = checks.positive("epsilon", epsilon)
+        seed = checks.seed("seed", seed)
+        self.seed = random.randrange(checks.SEEDS) if seed is None else seed
 
     def build(self, variables):
         # Keras' reader of `.h5` files first builds without any.
@@ -147,12 +145,12 @@ class SRCD(RiemannianOptimizer):
                 self._sizes[place] = sizes
                 self._moments[place] = kind(self, variable)
                 self._seeds[place] = IterationSeed(
-                    self.seed + place, lambda: self.iterations
+                    (self.seed + place) % checks.SEEDS, lambda: self.iterations
                 )
 
     def check_manifold(self, variables):
         super().check_manifold(variables)
-        checks.check_square(variables, "SRCD")
+        requirements.check_square(variables, "SRCD")
         for variable in variables:
             if variable.shape[0] > 1:
                 coordinates.round_sizes(self.block_size, variable.shape[0])

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import riemannian_gradient
 from tf_spectral.linalg.orthogonal import skew_gradient
@@ -11,7 +12,7 @@ from tf_spectral.linalg.retractions import METHODS
 from tf_spectral.linalg.retractions import retract
 from tf_spectral.linalg.retractions import retract_skew
 from tf_spectral.linalg.retractions import shortened
-from tf_spectral.optimizers import checks
+from tf_spectral.optimizers import requirements
 from tf_spectral.optimizers.riemannian import RiemannianOptimizer
 
 METRICS = ("frobenius", "spectral")
@@ -78,8 +79,6 @@ class SRGD(RiemannianOptimizer):
         name=None,
         **kwargs,
     ):
-        checks.check_among("retraction", retraction, METHODS)
-        checks.check_among("metric", metric, METRICS)
         super().__init__(
             learning_rate,
             euclidean_optimizer,
@@ -88,13 +87,13 @@ class SRGD(RiemannianOptimizer):
             name=name,
             **kwargs,
         )
-        self.retraction = retraction
-        self.metric = metric
+        self.retraction = checks.choice("retraction", retraction, METHODS)
+        self.metric = checks.choice("metric", metric, METRICS)
 
     def check_manifold(self, variables):
         super().check_manifold(variables)
         if self.metric == "spectral":
-            checks.check_square(variables, 'SRGD(metric="spectral")')
+            requirements.check_square(variables, 'SRGD(metric="spectral")')
 
     def correction_steps(self, place):
         return 1000

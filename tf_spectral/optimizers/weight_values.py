@@ -5,9 +5,10 @@ loaded, their ends stay.
 """
 
 import math
-import numbers
 
 import numpy as np
+
+from tf_spectral import checks
 
 BOUND = "bound"
 
@@ -82,17 +83,17 @@ def values_by_weight(name, given, paths, default=None):
 def _checked(name, value, measurable):
     if measurable and isinstance(value, str) and value == BOUND:
         return value
-    number = isinstance(value, (numbers.Real, np.number)) and not isinstance(
-        value, bool
+    if isinstance(value, (float, np.floating)) and value == math.inf:
+        return math.inf
+    words = ' or "bound"' if measurable else ""
+    value = checks.number(
+        name,
+        value,
+        minimum=checks.SMALLEST,
+        must=f"be a positive number{words}",
     )
-    if not number or not value > 0:
-        words = ' or "bound"' if measurable else ""
-        raise ValueError(
-            f"Argument `{name}` must be a positive number{words}. "
-            f"Received: {name}={value!r}"
-        )
     # Beyond what float32 holds is no step either.
-    return float(value) if value < 3e38 else math.inf
+    return value if value < 3e38 else math.inf
 
 
 def _fit(key, path):

@@ -5,16 +5,8 @@ import warnings
 import keras
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
-
-
-def check_among(name, value, allowed):
-    """Raises unless `value` is one of those allowed."""
-    if isinstance(value, bool) or value not in tuple(allowed):
-        raise ValueError(
-            f"Argument `{name}` is unknown. Expected one of "
-            f"{tuple(allowed)}, Received: {name}={value!r}"
-        )
 
 
 def check_smoothness(smoothness, norm):
@@ -25,21 +17,17 @@ def check_smoothness(smoothness, norm):
                 "Argument `smoothness` was made for another norm. Expected "
                 f"norm={norm!r}, Received: smoothness.norm={smoothness.norm!r}"
             )
-    elif smoothness != "constant":
+    elif not isinstance(smoothness, str) or smoothness != "constant":
         raise ValueError(
             "Argument `smoothness` is unknown. Expected None, "
             '"constant" or a `LayerwiseSmoothness`, Received: '
-            f"smoothness={smoothness!r}"
+            f"smoothness={checks.shown(smoothness)}"
         )
 
 
 def check_norm_refresh(value, options):
-    """Raises unless norms can be followed for so many steps."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            "Argument `norm_refresh` must be a positive integer. "
-            f"Received: norm_refresh={value}"
-        )
+    """`norm_refresh` as an integer, if norms can be followed so long."""
+    value = checks.integer("norm_refresh", value, minimum=1)
     if value > 1 and options.get("ema_overwrite_frequency"):
         raise ValueError(
             "With norm_refresh > 1 norms are followed from step to step, and "
@@ -47,6 +35,7 @@ def check_norm_refresh(value, options):
             "ema_overwrite_frequency=None, Received: "
             f"ema_overwrite_frequency={options['ema_overwrite_frequency']}"
         )
+    return value
 
 
 def check_kept_norms(variables):
@@ -121,16 +110,6 @@ def check_euclidean(optimizer, momentum):
             )
 
 
-def check_period(value):
-    """Raises unless `correction_period` is a positive integer or `None`."""
-    integer = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and (not integer or value < 1):
-        raise ValueError(
-            "Argument `correction_period` must be None or a positive integer. "
-            f"Received: correction_period={value}"
-        )
-
-
 def warn_of_skipped_steps(optimizer):
     """Tells once of steps left out for gradients with NaN or Inf."""
     skipped = int(ops.convert_to_numpy(optimizer.skipped_steps))
@@ -171,41 +150,36 @@ def check_square(variables, who):
 
 
 def check_block_size(value):
-    """Raises unless it is a number of pairs, a share, or a schedule."""
-    schedule = isinstance(
-        value, keras.optimizers.schedules.LearningRateSchedule
+    """A number of pairs, a share of them or a schedule, as plain Python."""
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(value, schedule):
+        return value
+    if checks.is_integer(value):
+        return checks.integer("block_size", value, minimum=1)
+    return checks.number(
+        "block_size",
+        value,
+        minimum=checks.SMALLEST,
+        maximum=1.0,
+        must="be a positive integer, a float in (0, 1] or a "
+        "`LearningRateSchedule`",
     )
-    integer = isinstance(value, int) and not isinstance(value, bool)
-    if schedule or (integer and value > 0):
-        return
-    if not (isinstance(value, float) and 0 < value <= 1):
-        raise ValueError(
-            "Argument `block_size` must be a positive integer, a float in "
-            "(0, 1] or a `LearningRateSchedule`. "
-            f"Received: block_size={value}"
-        )
 
 
 def check_coordinate_scale(value, selection):
-    """Raises unless it is a positive number, or may be `"unbiased"`."""
-    if value == "unbiased" and selection == "gauss_southwell":
+    """A positive float, or `"unbiased"` where a factor makes it so."""
+    if not isinstance(value, str) or value != "unbiased":
+        return checks.number(
+            "coordinate_scale",
+            value,
+            minimum=checks.SMALLEST,
+            maximum=checks.LARGEST,
+            must='be a positive number or "unbiased"',
+        )
+    if selection == "gauss_southwell":
         raise ValueError(
             "No factor makes the largest coordinates unbiased. Expected a "
             'number, or another `selection`, Received: coordinate_scale="'
             'unbiased", selection="gauss_southwell"'
         )
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value != "unbiased" and not (number and value > 0):
-        raise ValueError(
-            "Argument `coordinate_scale` must be a positive number or "
-            f'"unbiased". Received: coordinate_scale={value!r}'
-        )
-
-
-def check_decay(name, value):
-    """Raises unless `value` is in [0, 1)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and 0 <= value < 1):
-        raise ValueError(
-            f"Argument `{name}` must be in [0, 1). Received: {name}={value}"
-        )
+    return value
