@@ -111,3 +111,6 @@ def test_wrong_arguments_are_reported_at_once(arguments):
 def test_unknown_arguments_are_reported_at_once():
     with pytest.raises(TypeError, match="delay"):
         stream(adding, 4, length=10, delay=3)
+    for make in (None, 2, "adding"):
+        with pytest.raises(ValueError, match="`make` must be callable"):
+            stream(make, 4)

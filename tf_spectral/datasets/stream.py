@@ -46,6 +46,7 @@ def stream(make, batch_size, seed=0, first_batch=0, **kwargs):
     ... )
     >>> model.fit(batches, epochs=10, steps_per_epoch=100)
     """
+    make = checks.function("make", make)
     batch_size = checks.integer("batch_size", batch_size, minimum=1)
     seed = checks.integer("seed", seed, minimum=0)
     first_batch = checks.integer("first_batch", first_batch, minimum=0)
