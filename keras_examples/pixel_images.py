@@ -205,6 +205,7 @@ def export(model, x, args):
 
 def main():
     args = parse_arguments()
+    common.write_command(args.out, args)
     parts = datasets.pixel_images(
         args.data, permute=args.permute, seed=args.seed
     )
@@ -216,7 +217,6 @@ def main():
         )
         for cell in dict.fromkeys((*args.cell, "simple", "lstm"))
     }
-    common.write_command(args.out, args)
     models, logs = {}, {}
     for cell in args.cell:
         models[cell], logs[cell] = train(cell, data, args)
