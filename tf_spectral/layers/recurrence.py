@@ -10,6 +10,7 @@ that are still in the cache.
 
 import functools
 
+from keras import backend
 from keras import ops
 
 from tf_spectral.layers.modrelu import modrelu
@@ -86,8 +87,12 @@ def recurrence(
 
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
+            kept = tapes
+            if _is_differentiated_again():
+                # The tapes were written where PyTorch records nothing.
+                _, kept = _forward(w, matrix, activation)
             cotangents = _backward(
-                w, matrix, pullback, tapes, upstream, return_sequences
+                w, matrix, pullback, kept, upstream, return_sequences
             )
             return tuple(
                 ops.cast(c, v.dtype) for c, v in zip(cotangents, values)
@@ -96,6 +101,15 @@ def recurrence(
         return output, grad
 
     return run(*tensors.values(), *transition)
+
+
+def _is_differentiated_again():
+    """Whether a backward pass on PyTorch is itself to be differentiated."""
+    if backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.is_grad_enabled()
 
 
 def _forward(w, matrix, activation):
