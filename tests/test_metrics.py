@@ -46,6 +46,10 @@ def text():
     return labels, 3 * rng.normal(size=(4, 5, 11)).astype("float32")
 
 
+def test_perplexity_of_lists():
+    assert measured(([[0, 1]], [[[0.5, 0.5], [0.5, 0.5]]])) == 2.0
+
+
 def test_perplexity_in_all_modes(text, mode):
     labels, logits = text
     metric = Perplexity(from_logits=True)

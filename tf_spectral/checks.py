@@ -67,6 +67,8 @@ def boolean(name, value):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import boolean
     >>> boolean("use_bias", np.bool_(True))
     True
     """
@@ -80,6 +82,8 @@ def integer(name, value, minimum=None, maximum=MOST):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import integer
     >>> integer("units", np.int64(2), minimum=1)
     2
     """
@@ -122,6 +126,8 @@ def number(
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import number
     >>> number("center", np.float32(0.5), minimum=0.0)
     0.5
     """
@@ -162,6 +168,7 @@ def positive(name, value, maximum=LARGEST):
 
     Example:
 
+    >>> from tf_spectral.checks import positive
     >>> positive("epsilon", 1e-7)
     1e-07
     """
@@ -184,6 +191,7 @@ def non_negative(name, value, maximum=LARGEST):
 
     Example:
 
+    >>> from tf_spectral.checks import non_negative
     >>> non_negative("strength", 0)
     0.0
     """
@@ -201,6 +209,8 @@ def fraction(name, value):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import fraction
     >>> fraction("momentum", np.float64(0.9))
     0.9
     """
@@ -212,6 +222,7 @@ def choice(name, value, choices):
 
     Example:
 
+    >>> from tf_spectral.checks import choice
     >>> choice("mode", "clip", ("clip", "free"))
     'clip'
     """
@@ -234,6 +245,8 @@ def norm(name, value):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import norm
     >>> norm("q", np.inf)
     'inf'
     """
@@ -261,6 +274,8 @@ def shape(name, value, rank=None, minimum=1, repeat=False):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import shape
     >>> shape("shape", [np.int64(3), 2], rank=2)
     (3, 2)
     """
@@ -291,6 +306,8 @@ def floating_dtype(name, value):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import floating_dtype
     >>> floating_dtype("dtype", np.float64)
     'float64'
     """
@@ -307,6 +324,7 @@ def tensor(name, value, dtype=None):
 
     Example:
 
+    >>> from tf_spectral.checks import tensor
     >>> tuple(tensor("x", [[1.0, 2.0]]).shape)
     (1, 2)
     """
@@ -336,6 +354,8 @@ def seed(name, value, generator=False):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import seed
     >>> seed("seed", np.int64(7))
     7
     """
@@ -351,6 +371,7 @@ def function(name, value):
 
     Example:
 
+    >>> from tf_spectral.checks import function
     >>> function("make", max) is max
     True
     """
@@ -370,6 +391,7 @@ def instance(name, value, kinds, expected):
 
     Example:
 
+    >>> from tf_spectral.checks import instance
     >>> instance("columns", {}, dict, "a dictionary")
     {}
     """
@@ -383,6 +405,8 @@ def path(name, value):
 
     Example:
 
+    >>> import pathlib
+    >>> from tf_spectral.checks import path
     >>> path("path", pathlib.Path("run.csv"))
     'run.csv'
     """
@@ -399,6 +423,7 @@ def local_path(name, value):
 
     Example:
 
+    >>> from tf_spectral.checks import local_path
     >>> local_path("folder", "run/backup")
     'run/backup'
     """
@@ -422,6 +447,8 @@ def found(name, value, get, expected):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.checks import found
     >>> found("f", "relu", keras.activations.get, "an activation").__name__
     'relu'
     """
@@ -500,6 +527,8 @@ def layer_options(options):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import layer_options
     >>> layer_options({"use_bias": np.bool_(False), "other": 1})
     {'use_bias': False, 'other': 1}
     """
@@ -565,6 +594,8 @@ def optimizer_options(options):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.checks import optimizer_options
     >>> optimizer_options({"clipnorm": np.float32(1), "name": "it"})
     {'clipnorm': 1.0, 'name': 'it'}
     """
@@ -592,6 +623,7 @@ def text(name, value):
 
     Example:
 
+    >>> from tf_spectral.checks import text
     >>> text("name", "sgd")
     'sgd'
     """

@@ -22,8 +22,16 @@ def replaced(path):
 
     Example:
 
-    >>> with replaced("array.npy") as beside:
-    ...     np.save(beside, np.ones(3))
+    >>> import pathlib
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from tf_spectral.files import replaced
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "array.npy")
+    ...     with replaced(path) as beside:
+    ...         np.save(beside, np.ones(3))
+    ...     np.load(path).tolist()
+    [1.0, 1.0, 1.0]
     """
     path = pathlib.Path(os.path.realpath(path))
     beside = path.with_name(f".part-{path.name}")
@@ -46,7 +54,14 @@ def write_text(path, text):
 
     Example:
 
-    >>> write_text("table.md", "| set | accuracy |")
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.files import write_text
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "table.md")
+    ...     write_text(path, "| set | accuracy |")
+    ...     path.read_text()
+    '| set | accuracy |'
     """
     with replaced(path) as beside:
         beside.write_text(text, encoding="utf-8")
@@ -60,6 +75,7 @@ def sync(path):
 
     Example:
 
+    >>> from tf_spectral.files import sync
     >>> sync(".")
     """
     if os.name != "posix" and os.path.isdir(path):
@@ -88,9 +104,14 @@ def cut_table(path, last=None):
 
     Example:
 
-    >>> _ = pathlib.Path("log.csv").write_text("epoch,loss\\n0,2.5\\n1,2.")
-    >>> cut_table("log.csv")
-    >>> pathlib.Path("log.csv").read_text()
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.files import cut_table
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "log.csv")
+    ...     _ = path.write_text("epoch,loss\\n0,2.5\\n1,2.")
+    ...     cut_table(path)
+    ...     path.read_text()
     'epoch,loss\\n0,2.5\\n'
     """
     with open(path, "rb+") as file:

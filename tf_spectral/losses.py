@@ -40,6 +40,7 @@ class SumOfSquares(losses.Loss):
 
     Example:
 
+    >>> from tf_spectral.losses import SumOfSquares
     >>> loss = SumOfSquares()
     >>> float(loss([[1.0, 0.0]], [[0.0, 2.0]]))
     5.0

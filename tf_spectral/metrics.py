@@ -39,6 +39,7 @@ class Perplexity(metrics.MeanMetricWrapper):
 
     Example:
 
+    >>> from tf_spectral.metrics import Perplexity
     >>> metric = Perplexity()
     >>> metric.update_state([[0, 1]], [[[0.5, 0.5], [0.5, 0.5]]])
     >>> float(metric.result())
@@ -60,6 +61,7 @@ class Perplexity(metrics.MeanMetricWrapper):
         self._direction = "down"
 
     def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true, y_pred = map(ops.convert_to_tensor, (y_true, y_pred))
         shape = ops.shape(y_pred)[:-1]
         weights = ops.ones(shape, dtype=self.dtype)
         if sample_weight is not None:
@@ -83,7 +85,6 @@ class Perplexity(metrics.MeanMetricWrapper):
 
 
 def _cross_entropies(y_true, y_pred, from_logits, dtype):
-    y_pred = ops.convert_to_tensor(y_pred)
     if keras.backend.standardize_dtype(y_pred.dtype) != "float64":
         y_pred = ops.cast(y_pred, dtype)
     return keras.losses.sparse_categorical_crossentropy(

@@ -33,6 +33,9 @@ class SingularValues(regularizers.Regularizer):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.layers import SpectralDense
+    >>> from tf_spectral.regularizers import SingularValues
     >>> penalty = SingularValues(strength=0.5)
     >>> float(penalty(keras.ops.convert_to_tensor([1.0, 3.0, -1.0])))
     2.0

@@ -87,6 +87,7 @@ def activation_bounds(name, q):
 
     Example:
 
+    >>> from tf_spectral.bounds.activations import activation_bounds
     >>> activation_bounds("sigmoid", 2).slope
     0.25
 

@@ -74,6 +74,8 @@ def generalization_bound(
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.bounds import generalization_bound
     >>> k, r, v = keras.ops.ones((1, 4)), keras.ops.eye(4), keras.ops.eye(4)
     >>> bound = generalization_bound(
     ...     k, r, v, input_bound=1.0, steps=100, margin=1.0, examples=10000
@@ -130,6 +132,8 @@ def log_gradient_bound(recurrent_kernel, steps, slope=1.0):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.bounds import log_gradient_bound
     >>> float(log_gradient_bound(keras.ops.eye(3), steps=1000))
     0.0
 

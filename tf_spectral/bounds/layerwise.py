@@ -51,6 +51,8 @@ class LayerwiseSmoothness:
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.bounds import LayerwiseSmoothness
     >>> model = keras.Sequential([
     ...     keras.layers.Input((784,)),
     ...     keras.layers.Dense(300, activation="tanh"),

@@ -102,6 +102,8 @@ def loss_constants(loss, q, outputs, positions, residual=None):
 
     Example:
 
+    >>> from tf_spectral.bounds.losses import loss_constants
+    >>> from tf_spectral.bounds.losses import recognise
     >>> loss = recognise("sum_of_squares")
     >>> loss_constants(loss, 1, outputs=10, positions=1, residual=2.0)
     (4.0, 2.0)

@@ -99,6 +99,7 @@ def rnn_lipschitz_constants(
 
     Example:
 
+    >>> from tf_spectral.bounds import rnn_lipschitz_constants
     >>> x = [[[1.0], [0.5], [-1.0]]]
     >>> constants = rnn_lipschitz_constants(
     ...     [[0.5]], [[0.8]], [[1.0, -1.0]], x, initial_state=[0.1]

@@ -83,6 +83,7 @@ def smooth_activation(activation):
 
     Example:
 
+    >>> from tf_spectral.bounds.recurrent_activations import smooth_activation
     >>> smooth_activation("sigmoid").bounds.slope
     0.25
     """

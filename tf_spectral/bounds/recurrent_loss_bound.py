@@ -64,6 +64,8 @@ def rnn_loss_bound(
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.bounds import rnn_loss_bound
     >>> one = keras.ops.ones((1, 1))
     >>> x, y = keras.ops.ones((1, 3, 1)), keras.ops.zeros((1, 3))
     >>> bound = rnn_loss_bound(one, one, one, x, y, {"input": 0.1 * one})

@@ -61,6 +61,9 @@ def rnn_trust_region(
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.bounds import rnn_lipschitz_constants
+    >>> from tf_spectral.bounds import rnn_trust_region
     >>> one = keras.ops.ones((1, 1))
     >>> x = keras.ops.ones((1, 3, 1))
     >>> radius = rnn_trust_region(one, one, one, x, gradient_norm=0.5)

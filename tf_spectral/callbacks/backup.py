@@ -51,14 +51,18 @@ class Backup(callbacks.Callback):
 
     Example:
 
+    >>> import tempfile
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import Backup
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")
     >>> x, y = np.ones((8, 3)), np.ones((8, 1))
-    >>> for epochs in (2, 5):
-    ...     backup = tf_spectral.callbacks.Backup("run/backup")
-    ...     history = model.fit(
-    ...         x, y, epochs=epochs, callbacks=[backup], verbose=0
-    ...     )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for epochs in (2, 5):
+    ...         history = model.fit(
+    ...             x, y, epochs=epochs, callbacks=[Backup(folder)], verbose=0
+    ...         )
     >>> history.epoch
     [2, 3, 4]
     """
@@ -128,8 +132,9 @@ def saved_states(folder):
 
     Example:
 
-    >>> saved_states("run/backup")
-    [4, 5]
+    >>> from tf_spectral.callbacks.backup import saved_states
+    >>> saved_states("no such folder")
+    []
     """
     folder = pathlib.Path(folder)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
@@ -148,7 +153,16 @@ def save_state(folder, done, variables, kept):
 
     Example:
 
-    >>> save_state("run/backup", 3, model.variables, lambda all: all[-2:])
+    >>> import tempfile
+    >>> import keras
+    >>> from tf_spectral.callbacks.backup import save_state
+    >>> from tf_spectral.callbacks.backup import saved_states
+    >>> weight = keras.Variable([1.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for done in range(4):
+    ...         save_state(folder, done, [weight], lambda all: all[-2:])
+    ...     saved_states(folder)
+    [2, 3]
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,8 +194,18 @@ def load_state(folder, variables, number=None):
 
     Example:
 
-    >>> load_state("run/backup", model.variables)
+    >>> import tempfile
+    >>> import keras
+    >>> from tf_spectral.callbacks.backup import load_state
+    >>> from tf_spectral.callbacks.backup import save_state
+    >>> weight = keras.Variable([1.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_state(folder, 3, [weight], lambda all: all[-2:])
+    ...     _ = weight.assign([2.0])
+    ...     load_state(folder, [weight])
     3
+    >>> float(weight.value[0])
+    1.0
     """
     numbers = saved_states(folder) if number is None else [number]
     for done in reversed(numbers):

@@ -67,8 +67,14 @@ class GeneralizationMonitor(EpochMonitor):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import GeneralizationMonitor
+    >>> from tf_spectral.layers import SpectralRNN
     >>> model = keras.Sequential([SpectralRNN(8), keras.layers.Dense(3)])
-    >>> model.compile("adam", SparseCategoricalCrossentropy(from_logits=True))
+    >>> model.compile(
+    ...     "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ... )
     >>> x, y = np.random.rand(6, 5, 2), np.array([0, 1, 2, 0, 1, 2])
     >>> monitor = GeneralizationMonitor(x, y, examples=1000, margin=1.0)
     >>> history = model.fit(x, y, callbacks=[monitor], verbose=0).history

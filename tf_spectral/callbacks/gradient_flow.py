@@ -44,6 +44,10 @@ class GradientFlowMonitor(EpochMonitor):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import GradientFlowMonitor
+    >>> from tf_spectral.layers import SpectralRNN
     >>> model = keras.Sequential([SpectralRNN(8), keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")
     >>> x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 1), "float32")

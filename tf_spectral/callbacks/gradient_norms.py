@@ -49,6 +49,10 @@ def gradient_norms_over_time(model, x, y, layer=None, loss=None):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import gradient_norms_over_time
+    >>> from tf_spectral.layers import SpectralRNN
     >>> model = keras.Sequential([SpectralRNN(8), keras.layers.Dense(1)])
     >>> x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 1), "float32")
     >>> gradient_norms_over_time(model, x, y, loss="mse").shape

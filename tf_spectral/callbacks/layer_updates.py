@@ -41,7 +41,13 @@ class LayerUpdateCounter(EpochMonitor):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((4,)), Dense(3, name="out")])
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import LayerUpdateCounter
+    >>> from tf_spectral.optimizers import DSGD
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(3, name="out")]
+    ... )
     >>> model.compile(DSGD(), "mse")
     >>> x, y = np.ones((8, 4), "float32"), np.ones((8, 3), "float32")
     >>> counter = LayerUpdateCounter()

@@ -80,12 +80,18 @@ class LipschitzEstimator(callbacks.Callback):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((4,)), Dense(3, "softmax")])
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import LipschitzEstimator
+    >>> from tf_spectral.optimizers import SpectralDescent
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(3, "softmax", name="head")]
+    ... )
     >>> x, y = np.ones((8, 4), "float32"), np.zeros((8,), "int32")
     >>> model.compile(SpectralDescent(), "sparse_categorical_crossentropy")
     >>> estimator = LipschitzEstimator(x, safety=1.0)
     >>> history = model.fit(x, y, callbacks=[estimator], verbose=0).history
-    >>> history["lipschitz/dense/kernel"]
+    >>> history["lipschitz/head/kernel"]
     [4.0]
 
     Reference: Liu, Hsieh and Cevher, "A novel optimization method for

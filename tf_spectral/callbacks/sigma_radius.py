@@ -34,6 +34,10 @@ class SigmaRadiusSchedule(callbacks.Callback):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import SigmaRadiusSchedule
+    >>> from tf_spectral.layers import SpectralRNN
     >>> rnn = SpectralRNN(8, sigma_radius=0.1, annealed_radius=True)
     >>> model = keras.Sequential([rnn, keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")

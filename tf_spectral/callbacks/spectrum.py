@@ -55,7 +55,12 @@ class SpectrumMonitor(EpochMonitor):
 
     Example:
 
-    >>> model = keras.Sequential([SpectralRNN(8, name="rnn"), Dense(1)])
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import SpectrumMonitor
+    >>> from tf_spectral.layers import SpectralRNN
+    >>> rnn = SpectralRNN(8, name="rnn")
+    >>> model = keras.Sequential([rnn, keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")
     >>> x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 1), "float32")
     >>> history = model.fit(x, y, callbacks=[SpectrumMonitor()], verbose=0)

@@ -31,9 +31,10 @@ def adding(size, length, seed=0):
 
     Example:
 
+    >>> import tf_spectral
     >>> x, y = tf_spectral.datasets.adding(size=1000, length=100)
-    >>> model.compile("adam", "mse")
-    >>> model.fit(x, y)
+    >>> x.shape, y.shape
+    ((1000, 100, 2), (1000, 1))
 
     Reference:
 
@@ -71,8 +72,11 @@ def adding_baseline():
 
     Example:
 
-    >>> x, y = tf_spectral.datasets.adding(size=10000, length=2)
-    >>> ((y - 1.0) ** 2).mean()  # close to adding_baseline()
+    >>> from tf_spectral.datasets import adding
+    >>> from tf_spectral.datasets import adding_baseline
+    >>> x, y = adding(size=10000, length=2)
+    >>> bool(abs(((y - 1.0) ** 2).mean() - adding_baseline()) < 0.01)
+    True
 
     Reference:
 

@@ -35,6 +35,7 @@ def check_room(what, *shapes):
 
     Example:
 
+    >>> from tf_spectral.datasets.arrays import check_room
     >>> check_room("set_data.txt, line 1", (7395, 1836), (7395, 159))
     """
     needed = 4 * sum(math.prod(shape) for shape in shapes)
@@ -62,8 +63,14 @@ class ArrayFile:
 
     Example:
 
-    >>> with ArrayFile(pathlib.Path("set.npz")) as arrays:
-    ...     x = arrays.read("x")
+    >>> import io
+    >>> import numpy as np
+    >>> from tf_spectral.datasets.arrays import ArrayFile
+    >>> file = io.BytesIO()
+    >>> np.savez(file, x=np.ones((2, 3)))
+    >>> with ArrayFile(file) as arrays:
+    ...     arrays.read("x").shape
+    (2, 3)
     """
 
     def __init__(self, path):

@@ -69,6 +69,7 @@ def copying(
 
     Example:
 
+    >>> import tf_spectral
     >>> x, y = tf_spectral.datasets.copying(size=128, delay=1000)
     >>> x.shape, y.shape
     ((128, 1020, 10), (128, 1020))
@@ -133,6 +134,7 @@ def copying_baseline(delay, letters=10, alphabet=8, layout="srcd"):
 
     Example:
 
+    >>> import tf_spectral
     >>> round(tf_spectral.datasets.copying_baseline(delay=1000), 6)
     0.020387
 

@@ -28,8 +28,10 @@ def data_folder(subfolder, folder, advice, argument="folder"):
 
     Example:
 
-    >>> data_folder("ptb", None, "Put the files there.")
-    PosixPath('/data/ptb')
+    >>> from tf_spectral.datasets.files import data_folder
+    >>> data_folder("ptb", "no such folder", "Put the files there.")
+    Traceback (most recent call last):
+    ValueError: Argument `folder`... Expected the folder no such folder...
     """
     if folder is not None:
         path = to_path(argument, folder)
@@ -57,8 +59,9 @@ def to_path(argument, value):
 
     Example:
 
-    >>> to_path("folder", "data")
-    PosixPath('data')
+    >>> from tf_spectral.datasets.files import to_path
+    >>> to_path("folder", "data").name
+    'data'
     """
     path = pathlib.Path(checks.path(argument, value))
     try:
@@ -81,6 +84,7 @@ def check_name(name):
 
     Example:
 
+    >>> from tf_spectral.datasets.files import check_name
     >>> check_name("CBF")
     'CBF'
     """
@@ -103,6 +107,8 @@ def is_file(path):
 
     Example:
 
+    >>> import pathlib
+    >>> from tf_spectral.datasets.files import is_file
     >>> is_file(pathlib.Path("a" * 1000))
     False
     """
@@ -137,8 +143,14 @@ def find_files(names, subfolder, folder, advice, argument="folder"):
 
     Example:
 
-    >>> find_files(["input.txt"], "tinyshakespeare", None, "Put it there.")
-    [PosixPath('/data/tinyshakespeare/input.txt')]
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets.files import find_files
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "input.txt").touch()
+    ...     paths = find_files(["input.txt"], "text", folder, "Put it there.")
+    >>> paths[0].name
+    'input.txt'
     """
     root = data_folder(subfolder, folder, advice, argument)
     paths = [root / name for name in names]
@@ -162,7 +174,10 @@ def missing(what, folder, advice, argument="folder"):
 
     Example:
 
-    >>> raise missing("/data/ptb/ptb.train.txt", None, "Put it there.")
+    >>> from tf_spectral.datasets.files import missing
+    >>> raise missing("ptb.train.txt", "data", "Put it there.")
+    Traceback (most recent call last):
+    ValueError: Argument `folder`... Put it there. Received: folder='data'
     """
     received = f"{argument}={folder if folder is None else str(folder)!r}"
     if folder is None:
@@ -189,7 +204,13 @@ def read_text(path):
 
     Example:
 
-    >>> read_text(pathlib.Path("input.txt"))[:5]
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets.files import read_text
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "input.txt")
+    ...     _ = path.write_text("First Citizen:")
+    ...     read_text(path)[:5]
     'First'
     """
     try:

@@ -46,6 +46,7 @@ def load_images(name, data_dir=None, names=NAMES):
 
     Example:
 
+    >>> from tf_spectral.datasets.image_sources import load_images
     >>> (images, labels), _ = load_images("digits")
     >>> images.shape
     (1797, 8, 8)

@@ -62,6 +62,7 @@ def images(
 
     Example:
 
+    >>> import tf_spectral
     >>> train, val, test = tf_spectral.datasets.images("digits")
     >>> train[0].shape
     (1198, 64)

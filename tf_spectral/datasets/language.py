@@ -60,9 +60,18 @@ def penn_treebank(folder=None):
 
     Example:
 
-    >>> train, valid, test, vocabulary = penn_treebank()
-    >>> len(train), len(vocabulary)
-    (929589, 10000)
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets import penn_treebank
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for part in ("train", "valid", "test"):
+    ...         path = pathlib.Path(folder, f"ptb.{part}.txt")
+    ...         _ = path.write_text(" the cat \\n the <unk> \\n")
+    ...     train, valid, test, vocabulary = penn_treebank(folder)
+    >>> vocabulary
+    ['<eos>', 'the', '<unk>', 'cat']
+    >>> train.tolist()
+    [1, 3, 0, 1, 2, 0]
 
     Reference: Mikolov et al., "Recurrent neural network based language
     model", Interspeech 2010; Zhang et al.,
@@ -100,9 +109,15 @@ def characters(path=None):
 
     Example:
 
-    >>> ids, vocabulary = characters("input.txt")
-    >>> "".join(vocabulary[i] for i in ids[:13])
-    'First Citizen'
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets import characters
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "input.txt")
+    ...     _ = path.write_text("First Citizen:")
+    ...     ids, vocabulary = characters(path)
+    >>> "".join(vocabulary[i] for i in ids[:5])
+    'First'
 
     Reference: Karpathy, "The unreasonable effectiveness of recurrent neural
     networks", 2015.
@@ -149,6 +164,8 @@ def stateful_batches(tokens, batch_size, steps):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.datasets import stateful_batches
     >>> x, y = stateful_batches(np.arange(13), batch_size=2, steps=3)
     >>> x.tolist()
     [[0, 1, 2], [6, 7, 8], [3, 4, 5], [9, 10, 11]]

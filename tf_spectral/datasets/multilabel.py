@@ -71,9 +71,17 @@ def multilabel(
 
     Example:
 
-    >>> train, val, test = multilabel("bibtex")
-    >>> train[0].shape, train[1].shape
-    ((4880, 1836), (4880, 159))
+    >>> import pathlib
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from tf_spectral.datasets import multilabel
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(
+    ...         pathlib.Path(folder, "mine.npz"),
+    ...         x_train=np.random.rand(8, 5), y_train=np.ones((8, 2)),
+    ...         x_test=np.random.rand(4, 5), y_test=np.ones((4, 2)),
+    ...     )
+    ...     train, val, test = multilabel("mine", folder=folder)
 
     Precision among the k highest scores is
     `keras.metrics.Precision(top_k=k)`.

@@ -69,6 +69,7 @@ def pixel_images(
 
     Example:
 
+    >>> import tf_spectral
     >>> train, val, test = tf_spectral.datasets.pixel_images("digits")
     >>> train[0].shape
     (1294, 64, 1)
@@ -120,8 +121,13 @@ def stratified_split(x, y, fraction, rng):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.datasets.pixel_images import stratified_split
     >>> rng = np.random.default_rng(0)
+    >>> x, y = np.arange(20), np.repeat([0, 1], 10)
     >>> rest, apart = stratified_split(x, y, 0.1, rng)
+    >>> sorted(apart[1].tolist())
+    [0, 1]
     """
     count = round(fraction * len(y))
     order = rng.permutation(len(y))

@@ -28,9 +28,15 @@ def read_sparse_text(path):
 
     Example:
 
-    >>> x, y = read_sparse_text(pathlib.Path("Mediamill_data.txt"))
-    >>> x.shape, y.shape
-    ((43907, 120), (43907, 101))
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets.sparse_text import read_sparse_text
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "set_data.txt")
+    ...     _ = path.write_text("2 3 2\\n0,1 0:0.5 2:1\\n1 1:2\\n")
+    ...     x, y = read_sparse_text(path)
+    >>> x.tolist(), y.tolist()
+    ([[0.5, 0.0, 1.0], [0.0, 2.0, 0.0]], [[1.0, 1.0], [0.0, 1.0]])
 
     Reference: Bhatia et al., "The extreme classification repository",
     http://manikvarma.org/downloads/XC/XMLRepository.html

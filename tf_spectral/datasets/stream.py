@@ -41,10 +41,15 @@ def stream(make, batch_size, seed=0, first_batch=0, **kwargs):
 
     Example:
 
-    >>> batches = tf_spectral.datasets.stream(
-    ...     tf_spectral.datasets.adding, batch_size=128, length=100
+    >>> import keras
+    >>> from tf_spectral.datasets import adding
+    >>> from tf_spectral.datasets import stream
+    >>> batches = stream(adding, batch_size=32, length=10)
+    >>> model = keras.Sequential([keras.layers.LSTM(4), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(
+    ...     batches, epochs=2, steps_per_epoch=5, shuffle=False, verbose=0
     ... )
-    >>> model.fit(batches, epochs=10, steps_per_epoch=100)
     """
     make = checks.function("make", make)
     batch_size = checks.integer("batch_size", batch_size, minimum=1)

@@ -62,9 +62,17 @@ def ucr(name, folder=None, validation_split=0.2, seed=0, swap=False):
 
     Example:
 
-    >>> train, val, test, classes = ucr("CBF")
-    >>> train[0].shape, val[0].shape, test[0].shape, len(classes)
-    ((24, 128, 1), (6, 128, 1), (900, 128, 1), 3)
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets import ucr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "Mine").mkdir()
+    ...     for part in ("TRAIN", "TEST"):
+    ...         path = pathlib.Path(folder, "Mine", f"Mine_{part}.tsv")
+    ...         _ = path.write_text("1\\t0.5\\t0.25\\n2\\t0.0\\t1.0\\n" * 5)
+    ...     train, val, test, classes = ucr("Mine", folder=folder)
+    >>> train[0].shape, val[0].shape, test[0].shape, classes.tolist()
+    ((8, 2, 1), (2, 2, 1), (10, 2, 1), [1, 2])
 
     Reference: Dau et al., [2018](https://arxiv.org/abs/1810.07758); Zhang et
     al., [2018](https://arxiv.org/abs/1803.09327), appendix C.1.
@@ -107,8 +115,15 @@ def ucr_names(folder=None):
 
     Example:
 
-    >>> ucr_names()
-    ['Adiac', 'ArrowHead', 'CBF']
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.datasets import ucr_names
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "Mine").mkdir()
+    ...     for part in ("TRAIN", "TEST"):
+    ...         pathlib.Path(folder, "Mine", f"Mine_{part}.tsv").touch()
+    ...     ucr_names(folder)
+    ['Mine']
     """
     root = data_folder("ucr", folder, ADVICE)
     return sorted(

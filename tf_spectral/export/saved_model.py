@@ -74,14 +74,23 @@ def export_saved_model(
 
     Example:
 
+    >>> import tempfile
+    >>> import keras
+    >>> import tensorflow as tf
+    >>> from tf_spectral.export import export_saved_model
+    >>> from tf_spectral.layers import SpectralRNN
     >>> model = keras.Sequential([keras.Input((None, 3)), SpectralRNN(8)])
-    >>> folder = export_saved_model(model, "saved_models/example")
-    >>> served = tf.saved_model.load(folder).signatures
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     version = export_saved_model(model, folder)
+    ...     loaded = tf.saved_model.load(version)
+    >>> served = loaded.signatures
     >>> x = tf.ones((2, 5, 3))
     >>> state = served["initial_state"](batch_size=tf.constant(2))
     >>> for t in range(5):
     ...     state = served["step"](inputs=x[:, t], **state)
     ...     outputs = state.pop("outputs")
+    >>> outputs.shape
+    TensorShape([2, 8])
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(

@@ -88,6 +88,9 @@ class BlockRotation(_OrthogonalInitializer):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.initializers import BlockRotation
     >>> q = BlockRotation(seed=0)((4, 4))
     >>> np.allclose(q @ keras.ops.transpose(q), np.eye(4), atol=1e-6)
     True
@@ -146,6 +149,8 @@ class Cayley(_OrthogonalInitializer):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.initializers import Cayley
     >>> q = Cayley(seed=0)((4, 4))
     >>> float(keras.ops.min(keras.ops.diagonal(q))) >= 0
     True
@@ -189,6 +194,8 @@ class Haar(_OrthogonalInitializer):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.initializers import Haar
     >>> q = Haar(determinant=1, seed=0)((3, 3))
     >>> round(float(keras.ops.det(q)), 5)
     1.0
@@ -226,7 +233,14 @@ _BY_NAME = {"block_rotation": BlockRotation, "cayley": Cayley, "haar": Haar}
 
 
 def get_orthogonal_initializer(identifier):
-    """One of the above from its name, or what Keras makes of it."""
+    """One of the above from its name, or what Keras makes of it.
+
+    Example:
+
+    >>> from tf_spectral.initializers import get_orthogonal_initializer
+    >>> type(get_orthogonal_initializer("cayley")).__name__
+    'Cayley'
+    """
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
     return checks.initializer("identifier", identifier)

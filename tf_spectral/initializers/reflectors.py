@@ -36,6 +36,18 @@ class ReflectorInitializer(initializers.Initializer):
     Returns:
         Pair of float64 NumPy arrays of these shapes, packed: row `i` is zero
         in its first `i` entries.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tf_spectral.initializers import ReflectorInitializer
+    >>> class Alternating(ReflectorInitializer):
+    ...     def directions(self, u_shape, v_shape, rng):
+    ...         rows = np.triu(rng.choice([-1.0, 1.0], u_shape))
+    ...         return rows, np.triu(rng.choice([-1.0, 1.0], v_shape))
+    >>> u, v = Alternating(reflector_scale=0.5)((2, 3), (1, 3))
+    >>> np.abs(u).round(4).tolist()
+    [[0.5, 0.5, 0.5], [0.0, 0.5, 0.5]]
     """
 
     def __init__(self, reflector_scale=1.0, seed=None):
@@ -96,6 +108,15 @@ class GaussianReflectors(ReflectorInitializer):
     Args:
         reflector_scale: Positive float. Defaults to `1.0`.
         seed: Integer or `None`. Defaults to `None`.
+
+    Example:
+
+    >>> from tf_spectral.initializers import GaussianReflectors
+    >>> u, v = GaussianReflectors(reflector_scale=0.1, seed=0)((2, 8), (2, 8))
+    >>> u.shape
+    (2, 8)
+    >>> round(float((u[0] ** 2).mean() ** 0.5), 4)
+    0.1
     """
 
     def directions(self, u_shape, v_shape, rng):
@@ -112,6 +133,14 @@ class HaarReflectors(ReflectorInitializer):
     Args:
         reflector_scale: Positive float. Defaults to `1.0`.
         seed: Integer or `None`. Defaults to `None`.
+
+    Example:
+
+    >>> from tf_spectral.initializers import HaarReflectors
+    >>> from tf_spectral.parametrizations import SVD
+    >>> svd = SVD((4, 4), reflector_initializer=HaarReflectors(seed=0))
+    >>> tuple(svd.matrix().shape)
+    (4, 4)
 
     Reference: Stewart, "The efficient generation of random orthogonal
     matrices", 1980.
@@ -134,6 +163,17 @@ class IdentityReflectors(ReflectorInitializer):
     Args:
         reflector_scale: Positive float. Defaults to `1.0`.
         seed: Integer or `None`. Defaults to `None`.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.initializers import IdentityReflectors
+    >>> from tf_spectral.parametrizations import SVD
+    >>> svd = SVD((4, 4), 2, reflector_initializer=IdentityReflectors(seed=0))
+    >>> matrix = keras.ops.convert_to_numpy(svd.matrix())
+    >>> np.allclose(matrix, np.eye(4), atol=1e-6)
+    True
     """
 
     def check(self, u_shape, v_shape):
@@ -157,6 +197,14 @@ class RotationReflectors(ReflectorInitializer):
             the Cayley transform). Defaults to `"uniform"`.
         reflector_scale: Positive float. Defaults to `1.0`.
         seed: Integer or `None`. Defaults to `None`.
+
+    Example:
+
+    >>> from tf_spectral.initializers import RotationReflectors
+    >>> from tf_spectral.layers import SpectralRNN
+    >>> layer = SpectralRNN(
+    ...     8, reflectors=4, reflector_initializer=RotationReflectors("cayley")
+    ... )
     """
 
     def __init__(self, angles="uniform", reflector_scale=1.0, seed=None):
@@ -194,7 +242,14 @@ _BY_NAME = {
 
 
 def get_reflector_initializer(identifier):
-    """A `ReflectorInitializer` from its name, configuration or itself."""
+    """A `ReflectorInitializer` from its name, configuration or itself.
+
+    Example:
+
+    >>> from tf_spectral.initializers import get_reflector_initializer
+    >>> type(get_reflector_initializer("haar")).__name__
+    'HaarReflectors'
+    """
     initializer = identifier
     if isinstance(identifier, dict):
         with contextlib.suppress(Exception):

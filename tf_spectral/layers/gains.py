@@ -65,6 +65,8 @@ def activation_gain(activation):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.layers.gains import activation_gain
     >>> round(activation_gain(keras.activations.relu), 4)
     1.4142
 

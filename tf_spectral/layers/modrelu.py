@@ -41,9 +41,13 @@ class ModReLU(layers.Layer):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.layers import ModReLU
     >>> layer = ModReLU(bias_initializer=keras.initializers.Constant(-1.0))
-    >>> layer(np.array([[-3.0, 0.5, 2.0]]))
-    array([[-2., 0., 1.]], dtype=float32)
+    >>> y = layer(np.array([[-3.0, 0.5, 2.0]]))
+    >>> keras.ops.convert_to_numpy(y).tolist()
+    [[-2.0, 0.0, 1.0]]
 
     Reference: Arjovsky et al., 2016, equation 8.
     """

@@ -68,9 +68,11 @@ class OrthogonalRNN(LikeSimpleRNN):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.layers import OrthogonalRNN
     >>> layer = OrthogonalRNN(190)
-    >>> layer(np.random.rand(32, 100, 10).astype("float32")).shape
-    TensorShape([32, 190])
+    >>> tuple(layer(np.random.rand(4, 20, 10).astype("float32")).shape)
+    (4, 190)
     >>> float(layer.orthogonality_error()) < 1e-5
     True
 

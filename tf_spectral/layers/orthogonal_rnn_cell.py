@@ -58,9 +58,12 @@ class OrthogonalRNNCell(FastRNNCell):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.layers import OrthogonalRNNCell
     >>> rnn = keras.layers.RNN(OrthogonalRNNCell(8))
-    >>> rnn(np.random.rand(4, 10, 3).astype("float32")).shape
-    TensorShape([4, 8])
+    >>> tuple(rnn(np.random.rand(4, 10, 3).astype("float32")).shape)
+    (4, 8)
 
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
     for recurrent neural network training", 2022, section 4.

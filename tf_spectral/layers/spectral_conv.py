@@ -174,9 +174,11 @@ class SpectralConv1D(SpectralConv, layers.Conv1D):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.layers import SpectralConv1D
     >>> layer = SpectralConv1D(8, 3, padding="causal")
-    >>> layer(np.random.rand(2, 10, 4).astype("float32")).shape
-    TensorShape([2, 10, 8])
+    >>> tuple(layer(np.random.rand(2, 10, 4).astype("float32")).shape)
+    (2, 10, 8)
 
     Reference: Zhang et al., 2018, section 3, for the kernel as a matrix.
     """
@@ -230,11 +232,13 @@ class SpectralConv2D(SpectralConv, layers.Conv2D):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.layers import SpectralConv2D
     >>> layer = SpectralConv2D(8, 3, padding="same", activation="relu")
-    >>> layer(np.random.rand(2, 6, 6, 4).astype("float32")).shape
-    TensorShape([2, 6, 6, 8])
-    >>> layer.kernel.shape
-    TensorShape([3, 3, 4, 8])
+    >>> tuple(layer(np.random.rand(2, 6, 6, 4).astype("float32")).shape)
+    (2, 6, 6, 8)
+    >>> tuple(layer.kernel.shape)
+    (3, 3, 4, 8)
 
     Reference: Zhang et al., 2018, section 3, for the kernel as a matrix;
     Tsuzuku et al., "Lipschitz-margin training", 2018, for the bound of the

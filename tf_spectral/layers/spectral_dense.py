@@ -83,11 +83,13 @@ class SpectralDense(SpectralKernel):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.layers import SpectralDense
     >>> layer = SpectralDense(128, "leaky_relu", sigma_center="auto")
-    >>> layer(np.random.rand(32, 64).astype("float32")).shape
-    TensorShape([32, 128])
-    >>> layer.singular_values().shape
-    TensorShape([64])
+    >>> tuple(layer(np.random.rand(32, 64).astype("float32")).shape)
+    (32, 128)
+    >>> tuple(layer.singular_values().shape)
+    (64,)
 
     Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
     via Efficient SVD Parameterization", 2018, sections 3 and 5 (Spectral-MLP

@@ -60,11 +60,13 @@ class SpectralLSTM(GatedLayer, layers.LSTM):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.layers import SpectralLSTM
     >>> layer = SpectralLSTM(128, reflectors=16)
-    >>> layer(np.random.rand(32, 784, 1).astype("float32")).shape
-    TensorShape([32, 128])
-    >>> layer.singular_values().shape
-    TensorShape([4, 128])
+    >>> tuple(layer(np.random.rand(4, 20, 1).astype("float32")).shape)
+    (4, 128)
+    >>> tuple(layer.singular_values().shape)
+    (4, 128)
 
     Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
     via Efficient SVD Parameterization", 2018, section 5.

@@ -70,9 +70,12 @@ class SpectralLSTMCell(GatedCell, layers.LSTMCell):
 
     Example:
 
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.layers import SpectralLSTMCell
     >>> rnn = keras.layers.RNN(SpectralLSTMCell(8, reflectors=2))
-    >>> rnn(np.random.rand(4, 10, 3).astype("float32")).shape
-    TensorShape([4, 8])
+    >>> tuple(rnn(np.random.rand(4, 10, 3).astype("float32")).shape)
+    (4, 8)
 
     Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
     via Efficient SVD Parameterization", 2018, section 5.

@@ -35,6 +35,7 @@ def expm(a, skew=False):
 
     Example:
 
+    >>> from tf_spectral.linalg.exponential import expm
     >>> rotation = expm([[0.0, -0.5], [0.5, 0.0]])
     >>> [round(float(entry), 4) for entry in rotation[0]]
     [0.8776, -0.4794]
@@ -67,6 +68,8 @@ def cayley(a):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.exponential import cayley
     >>> rotation = cayley([[0.0, -2.0], [2.0, 0.0]])
     >>> keras.ops.convert_to_numpy(rotation).tolist()
     [[0.0, -1.0], [1.0, 0.0]]

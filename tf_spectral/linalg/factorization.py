@@ -30,6 +30,8 @@ def reflectors_from_orthogonal(q):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.factorization import reflectors_from_orthogonal
     >>> rows = reflectors_from_orthogonal([[-1.0, 0.0], [0.0, 1.0]])
     >>> keras.ops.convert_to_numpy(rows).tolist()
     [[-1.0, 0.0], [0.0, 0.0]]
@@ -80,6 +82,8 @@ def svd_factors_from_matrix(kernel, reflectors=None):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.factorization import svd_factors_from_matrix
     >>> u, sigma, v = svd_factors_from_matrix([[2.0, 0.0], [0.0, 1.0]])
     >>> keras.ops.convert_to_numpy(sigma).tolist()
     [2.0, 1.0]
@@ -102,7 +106,14 @@ def svd_factors_from_matrix(kernel, reflectors=None):
 
 
 def check_reflectors(reflectors, n_in, n_out):
-    """`(m_u, m_v)` from the argument `reflectors` of a layer."""
+    """`(m_u, m_v)` from the argument `reflectors` of a layer.
+
+    Example:
+
+    >>> from tf_spectral.linalg.factorization import check_reflectors
+    >>> check_reflectors(16, 128, 64)
+    (16, 16)
+    """
     if reflectors is None:
         return (min(n_in, n_out),) * 2
     m_u, m_v = checks.shape("reflectors", reflectors, 2, 0, repeat=True)
@@ -126,7 +137,17 @@ def _to_host(name, value):
 
 
 def vector_to_axis(x):
-    """The vector `u` with `H(u) x = |x| e_1`, without cancellation."""
+    """The vector `u` with `H(u) x = |x| e_1`, without cancellation.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tf_spectral.linalg.factorization import vector_to_axis
+    >>> u = vector_to_axis(np.array([3.0, 4.0]))
+    >>> reflection = np.eye(2) - 2 * np.outer(u, u)
+    >>> np.allclose(reflection @ [3.0, 4.0], [5.0, 0.0])
+    True
+    """
     rest, norm = x[1:] @ x[1:], np.linalg.norm(x)
     u = x.copy()
     u[0] = x[0] - norm if x[0] <= 0 else -rest / (x[0] + norm)

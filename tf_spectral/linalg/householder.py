@@ -42,6 +42,15 @@ def compact_wy(vectors):
     Raises:
         ValueError: If `vectors` is not a floating matrix.
 
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.householder import compact_wy
+    >>> v, z = compact_wy([[2.0, 0.0]])
+    >>> q = keras.ops.eye(2) - keras.ops.transpose(v) @ z
+    >>> keras.ops.convert_to_numpy(q).tolist()
+    [[-1.0, 0.0], [0.0, 1.0]]
+
     Reference: Joffrain et al., "Accumulating Householder transformations,
     revisited", 2006 (`T^-1` from the Gram matrix).
     """
@@ -78,6 +87,8 @@ def householder_product(vectors):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.householder import householder_product
     >>> q = householder_product([[1.0, 0.0]])
     >>> keras.ops.convert_to_numpy(q).tolist()
     [[-1.0, 0.0], [0.0, 1.0]]
@@ -110,6 +121,8 @@ def apply_householder(x, vectors, transpose=False):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.householder import apply_householder
     >>> y = apply_householder([[3.0, 5.0]], [[1.0, 0.0]])
     >>> keras.ops.convert_to_numpy(y).tolist()
     [[-3.0, 5.0]]

@@ -42,6 +42,8 @@ def dominant_matching(scores):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.matching import dominant_matching
     >>> scores = [[0.0, 3.0, 9.0], [3.0, 0.0, 1.0], [9.0, 1.0, 0.0]]
     >>> keras.ops.convert_to_numpy(dominant_matching(scores)).tolist()
     [2, 1, 0]

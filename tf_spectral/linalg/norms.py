@@ -27,6 +27,13 @@ def as_matrix(x):
 
     Returns:
         Tensor of rank 2.
+
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.norms import as_matrix
+    >>> tuple(as_matrix(keras.ops.ones((3, 3, 4, 8))).shape)
+    (36, 8)
     """
     outputs = x.shape[-1] if len(x.shape) else 1
     inputs = 1
@@ -46,6 +53,12 @@ def frobenius_norm(x):
 
     Raises:
         ValueError: If `x` is not a floating tensor.
+
+    Example:
+
+    >>> from tf_spectral.linalg.norms import frobenius_norm
+    >>> float(frobenius_norm([[3.0, 0.0], [0.0, 4.0]]))
+    5.0
     """
     x, _ = _prepared("x", x)
     if 0 in x.shape:
@@ -78,6 +91,7 @@ def spectral_norm_upper_bound(kernel, squarings=4):
 
     Example:
 
+    >>> from tf_spectral.linalg.norms import spectral_norm_upper_bound
     >>> bound = spectral_norm_upper_bound([[3.0, 0.0], [0.0, 1.0]])
     >>> round(float(bound), 3)
     3.0
@@ -125,6 +139,7 @@ def induced_norm(kernel, q, exact=False):
 
     Example:
 
+    >>> from tf_spectral.linalg.norms import induced_norm
     >>> float(induced_norm([[3.0, -4.0, 0.0], [1.0, 1.0, -2.0]], 1))
     7.0
 
@@ -164,6 +179,7 @@ def dual_norm(gradient, q, exact=False, accuracy="high", sketch=None):
 
     Example:
 
+    >>> from tf_spectral.linalg.norms import dual_norm
     >>> float(dual_norm([[3.0, -4.0, 0.0], [1.0, 1.0, -2.0]], "inf"))
     9.0
 
@@ -201,6 +217,8 @@ def duality_map(gradient, q, exact=False, accuracy="high", sketch=None):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.norms import duality_map
     >>> rho = duality_map([[3.0, -4.0, 0.0], [1.0, 1.0, -2.0]], 1)
     >>> keras.ops.convert_to_numpy(rho).tolist()
     [[0.0, -6.0, 0.0], [0.0, 0.0, -6.0]]

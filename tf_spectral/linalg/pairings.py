@@ -35,6 +35,8 @@ def uniform_pair(d, seed):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.pairings import uniform_pair
     >>> keras.ops.convert_to_numpy(uniform_pair(2, seed=0)).tolist()
     [[0, 1]]
     """
@@ -65,6 +67,7 @@ def random_pairs(d, seed, count=None):
 
     Example:
 
+    >>> from tf_spectral.linalg.pairings import random_pairs
     >>> random_pairs(5, seed=0).shape[0]
     2
     """
@@ -85,6 +88,12 @@ def round_count(d):
 
     Returns:
         Integer, at least 1.
+
+    Example:
+
+    >>> from tf_spectral.linalg.pairings import round_count
+    >>> round_count(4), round_count(5)
+    (3, 5)
     """
     d = checks.integer("d", d, minimum=1, maximum=MOST_ROWS)
     return max(1, d - 1 + d % 2)
@@ -107,6 +116,8 @@ def round_robin_pairs(d, round):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.pairings import round_robin_pairs
     >>> keras.ops.convert_to_numpy(round_robin_pairs(4, 1)).tolist()
     [[1, 3], [0, 2]]
 
@@ -139,6 +150,8 @@ def gauss_southwell_pair(s):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.pairings import gauss_southwell_pair
     >>> pair = gauss_southwell_pair([[0.0, 3.0], [-3.0, 0.0]])
     >>> keras.ops.convert_to_numpy(pair).tolist()
     [[0, 1]]
@@ -179,6 +192,8 @@ def disjoint_pairs(scores, count=None, method="locally_dominant"):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.pairings import disjoint_pairs
     >>> scores = [[0.0, 3.0, 9.0], [3.0, 0.0, 1.0], [9.0, 1.0, 0.0]]
     >>> keras.ops.convert_to_numpy(disjoint_pairs(scores)).tolist()
     [[0, 2]]

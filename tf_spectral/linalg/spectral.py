@@ -24,6 +24,14 @@ def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
 
     Returns:
         Tuple `(P, R)` of tensors `(n_in, m_v + m_u)`, `(n_out, m_v + m_u)`.
+
+    Example:
+
+    >>> from tf_spectral.linalg.spectral import diagonal_plus_low_rank
+    >>> u, v = [[1.0, 0.0, 0.0]], [[0.0, 1.0]]
+    >>> p, r = diagonal_plus_low_rank(u, [2.0, 3.0], v)
+    >>> tuple(p.shape), tuple(r.shape)
+    ((2, 2), (3, 2))
     """
     u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
     n_in, n_out = v_vectors.shape[1], u_vectors.shape[1]
@@ -50,6 +58,14 @@ def spectral_matrix(u_vectors, sigma, v_vectors):
     Returns:
         Tensor `(n_in, n_out)`.
 
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.spectral import spectral_matrix
+    >>> w = spectral_matrix([[1.0, 0.0, 0.0]], [2.0, 3.0], [[0.0, 1.0]])
+    >>> keras.ops.convert_to_numpy(w).tolist()
+    [[-2.0, 0.0, 0.0], [0.0, -3.0, 0.0]]
+
     Reference: Zhang et al., 2018, equation 6, transposed.
     """
     u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
@@ -71,6 +87,17 @@ def times_diagonal_plus_low_rank(x, sigma, p, r):
 
     Returns:
         Tensor `(b, n_out)`.
+
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.spectral import diagonal_plus_low_rank
+    >>> from tf_spectral.linalg.spectral import times_diagonal_plus_low_rank
+    >>> u, sigma, v = [[1.0, 0.0, 0.0]], [2.0, 3.0], [[0.0, 1.0]]
+    >>> p, r = diagonal_plus_low_rank(u, sigma, v)
+    >>> y = times_diagonal_plus_low_rank([[1.0, 1.0]], sigma, p, r)
+    >>> keras.ops.convert_to_numpy(y).tolist()
+    [[-2.0, -3.0, 0.0]]
     """
     x, sigma = check_rank("x", x, 2), check_rank("sigma", sigma, 1)
     p, r = check_rank("p", p, 2), check_rank("r", r, 2)
@@ -93,6 +120,14 @@ def solve_spectral(y, u_vectors, sigma, v_vectors):
 
     Raises:
         ValueError: If `y` is not floating or has another width.
+
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.spectral import solve_spectral
+    >>> x = solve_spectral([[4.0, 3.0]], [[1.0, 0.0]], [2.0, 1.0], [[0.0, 1.0]])
+    >>> keras.ops.convert_to_numpy(x).tolist()
+    [[-2.0, -3.0]]
     """
     u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
     y = check_rank("y", y, None)
@@ -120,6 +155,14 @@ def truncated_sigma(sigma, rank):
 
     Raises:
         ValueError: If `rank` is out of range.
+
+    Example:
+
+    >>> import keras
+    >>> from tf_spectral.linalg.spectral import truncated_sigma
+    >>> sigma = truncated_sigma([1.0, -3.0, 2.0], rank=2)
+    >>> keras.ops.convert_to_numpy(sigma).tolist()
+    [0.0, -3.0, 2.0]
     """
     sigma = check_rank("sigma", sigma, 1)
     size = sigma.shape[0]

@@ -83,9 +83,14 @@ class DSGD(JointOptimizer):
 
     Example:
 
-    >>> model = keras.Sequential(
-    ...     [keras.Input((4,)), Dense(8, "tanh"), Dense(3, "softmax")]
-    ... )
+    >>> import keras
+    >>> from tf_spectral.bounds import LayerwiseSmoothness
+    >>> from tf_spectral.optimizers import DSGD
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, "tanh"),
+    ...     keras.layers.Dense(3, "softmax"),
+    ... ])
     >>> model.compile(DSGD(), "sparse_categorical_crossentropy")
     >>> smoothness = LayerwiseSmoothness.from_model(model)
     >>> model.compile(

@@ -88,7 +88,12 @@ class SpectralDescent(JointOptimizer):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((4,)), Dense(3, "softmax")])
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.optimizers import SpectralDescent
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(3, "softmax")]
+    ... )
     >>> x, y = np.ones((8, 4), "float32"), np.zeros((8,), "int32")
     >>> # Rows of x have squared length 4, see `LipschitzEstimator`.
     >>> optimizer = SpectralDescent(lipschitz={"kernel": 4.0, "bias": 1.0})

@@ -79,6 +79,9 @@ class SRCD(RiemannianOptimizer):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.constraints import Orthogonal
+    >>> from tf_spectral.optimizers import SRCD
     >>> model = keras.Sequential([
     ...     keras.Input((None, 2)),
     ...     keras.layers.SimpleRNN(8, recurrent_constraint=Orthogonal()),

@@ -56,6 +56,9 @@ class SRGD(RiemannianOptimizer):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.constraints import Orthogonal
+    >>> from tf_spectral.optimizers import SRGD
     >>> model = keras.Sequential([
     ...     keras.Input((None, 2)),
     ...     keras.layers.SimpleRNN(8, recurrent_constraint=Orthogonal()),

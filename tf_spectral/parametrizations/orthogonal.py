@@ -27,6 +27,8 @@ class Orthogonal(SVD):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral.parametrizations import Orthogonal
     >>> q = Orthogonal(4).matrix()
     >>> error = q @ keras.ops.transpose(q) - keras.ops.eye(4)
     >>> bool(keras.ops.max(keras.ops.abs(error)) < 1e-5)

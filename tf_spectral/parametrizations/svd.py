@@ -63,6 +63,7 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
 
     Example:
 
+    >>> from tf_spectral.parametrizations import SVD
     >>> svd = SVD((3, 2), reflectors=2, sigma_center=1.0, sigma_radius=0.1)
     >>> tuple(svd.matrix().shape)
     (3, 2)

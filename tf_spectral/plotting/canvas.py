@@ -29,6 +29,7 @@ def new_figure(title, xlabel, ylabel):
 
     Example:
 
+    >>> from tf_spectral.plotting.canvas import new_figure
     >>> figure, axes = new_figure("Loss", "Epoch", "Loss (nats)")
     """
     try:
@@ -65,6 +66,7 @@ def colors(count):
 
     Example:
 
+    >>> from tf_spectral.plotting.canvas import colors
     >>> colors(2)
     ['#0072B2', '#D55E00']
     """
@@ -88,6 +90,9 @@ def draw_line(axes, x, y, color, label=None, style="-"):
 
     Example:
 
+    >>> from tf_spectral.plotting.canvas import draw_line
+    >>> from tf_spectral.plotting.canvas import new_figure
+    >>> figure, axes = new_figure("Loss", "Epoch", "Loss (nats)")
     >>> draw_line(axes, [1, 2], [0.5, 0.25], "black", "Loss")
     """
     marker = "o" if len(x) == 1 else None

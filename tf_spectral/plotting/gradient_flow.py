@@ -29,10 +29,11 @@ def gradient_flow(norms, title=None):
 
     Example:
 
-    >>> figure = tf_spectral.plotting.gradient_flow(
+    >>> import numpy as np
+    >>> from tf_spectral.plotting import gradient_flow
+    >>> figure = gradient_flow(
     ...     {"Spectral-RNN": np.ones(300), "LSTM": 0.9 ** np.arange(300)[::-1]}
     ... )
-    >>> figure.savefig("gradients.png")
 
     Reference:
 

@@ -32,8 +32,9 @@ def layer_choices(log, title=None):
 
     Example:
 
-    >>> figure = tf_spectral.plotting.layer_choices("dsgd.csv")
-    >>> figure.savefig("choices.png")
+    >>> from tf_spectral.plotting import layer_choices
+    >>> log = {"update": [1, 2], "updates/a": [1, 0], "updates/b": [0, 1]}
+    >>> figure = layer_choices(log)
 
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, figures 3 and 6.

@@ -41,10 +41,11 @@ def learning_curves(
 
     Example:
 
-    >>> figure = tf_spectral.plotting.learning_curves(
-    ...     {"SRCD": "srcd.csv", "SRGD": "srgd.csv"}, baseline=0.0204
+    >>> from tf_spectral.plotting import learning_curves
+    >>> figure = learning_curves(
+    ...     {"SRCD": {"loss": [0.5, 0.1]}, "SRGD": {"loss": [0.5, 0.2]}},
+    ...     baseline=0.0204,
     ... )
-    >>> figure.savefig("copying.png")
 
     Reference:
 

@@ -36,8 +36,9 @@ def local_gradient(logs, title=None):
 
     Example:
 
-    >>> figure = tf_spectral.plotting.local_gradient({"q = 2": "dsgd.csv"})
-    >>> figure.savefig("bound.png")
+    >>> from tf_spectral.plotting import local_gradient
+    >>> log = {"update": [1, 2], "loss": [4, 3], "local_gradient_norm": [1, 1]}
+    >>> figure = local_gradient({"q = 2": log})
 
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, theorem 4.8.

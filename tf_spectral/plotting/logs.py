@@ -23,8 +23,14 @@ def read_log(path):
 
     Example:
 
-    >>> log = tf_spectral.plotting.read_log("run.csv")
-    >>> log["loss"].min()
+    >>> import pathlib
+    >>> import tempfile
+    >>> from tf_spectral.plotting import read_log
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "run.csv")
+    ...     _ = path.write_text("epoch,loss\\n0,0.5\\n1,NA\\n")
+    ...     read_log(path)["loss"].tolist()
+    [0.5, nan]
     """
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
@@ -57,6 +63,7 @@ def to_columns(log):
 
     Example:
 
+    >>> from tf_spectral.plotting.logs import to_columns
     >>> to_columns({"loss": [2, 1]})["loss"]
     array([2., 1.])
     """
@@ -96,6 +103,8 @@ def series(columns, *names):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.plotting.logs import series
     >>> series({"loss": np.array([2.0, np.nan, 1.0])}, "loss")
     [array([1., 3.]), array([2., 1.])]
     """

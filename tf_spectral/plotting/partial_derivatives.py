@@ -27,10 +27,11 @@ def partial_derivatives(values, bins=60, title=None):
 
     Example:
 
-    >>> figure = tf_spectral.plotting.partial_derivatives(
+    >>> import numpy as np
+    >>> from tf_spectral.plotting import partial_derivatives
+    >>> figure = partial_derivatives(
     ...     {"at the start": np.random.standard_normal(100)}
     ... )
-    >>> figure.savefig("partial_derivatives.png")
 
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
     for recurrent neural network training", 2022, figure 2.

@@ -20,6 +20,7 @@ def labelled_logs(logs):
 
     Example:
 
+    >>> from tf_spectral.plotting.positions import labelled_logs
     >>> labelled_logs({"DSGD": {"loss": [2, 1]}})["DSGD"]["loss"]
     array([2., 1.])
     """
@@ -45,6 +46,8 @@ def positions(columns):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.plotting.positions import positions
     >>> positions({"epoch": np.array([0.0, 1.0])})
     ('Epoch', array([1., 2.]))
     """
@@ -69,6 +72,8 @@ def points(columns, name):
 
     Example:
 
+    >>> import numpy as np
+    >>> from tf_spectral.plotting.positions import points
     >>> points({"loss": np.array([2.0, np.nan, 1.0])}, "loss")
     (array([1., 3.]), array([2., 1.]))
     """

@@ -31,8 +31,10 @@ def singular_values(log, prefix=None, title=None):
 
     Example:
 
-    >>> figure = tf_spectral.plotting.singular_values("run.csv")
-    >>> figure.savefig("spectrum.png")
+    >>> from tf_spectral.plotting import singular_values
+    >>> figure = singular_values(
+    ...     {"rnn/sigma_min": [0.99, 0.98], "rnn/sigma_max": [1.0, 1.01]}
+    ... )
 
     Reference:
 

@@ -47,10 +47,14 @@ def update_curves(
 
     Example:
 
-    >>> figure = tf_spectral.plotting.update_curves(
-    ...     {"DSGD": "dsgd.csv", "RANDOM": "random.csv"}, log_scale=True
+    >>> from tf_spectral.plotting import update_curves
+    >>> figure = update_curves(
+    ...     {
+    ...         "DSGD": {"update": [1, 2, 3], "loss": [4, 2, 1]},
+    ...         "RANDOM": {"update": [1, 2, 3], "loss": [4, 3, 2]},
+    ...     },
+    ...     log_scale=True,
     ... )
-    >>> figure.savefig("loss.png")
 
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, figures 2, 4, 5, 7.

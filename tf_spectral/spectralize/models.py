@@ -84,6 +84,8 @@ def spectralize(
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral import spectralize
     >>> model = keras.Sequential([
     ...     keras.Input((8,)),
     ...     keras.layers.Dense(16, activation="relu", name="hidden"),
@@ -139,6 +141,9 @@ def despectralize(model, layers=None, pattern=None, exclude=None):
 
     Example:
 
+    >>> import keras
+    >>> from tf_spectral import despectralize
+    >>> from tf_spectral.layers import SpectralDense
     >>> model = keras.Sequential([keras.Input((8,)), SpectralDense(4)])
     >>> [type(layer).__name__ for layer in despectralize(model).layers]
     ['Dense']
