@@ -16,6 +16,8 @@ from tf_spectral.linalg.polar import polar_and_nuclear
 from tf_spectral.linalg.polar_steps import largest_entry
 from tf_spectral.linalg.polar_steps import rounding_margin
 from tf_spectral.linalg.polar_steps import safe_divisor
+from tf_spectral.linalg.polar_steps import scaled_down
+from tf_spectral.linalg.precision import in_full_precision
 
 
 def as_matrix(x):
@@ -64,10 +66,11 @@ def frobenius_norm(x):
     if 0 in x.shape:
         return ops.zeros((), x.dtype)
     scale = largest_entry(x)
-    x = x / scale
+    x = scaled_down(x, scale)
     return scale * ops.sqrt(ops.sum(x * x))
 
 
+@in_full_precision
 def spectral_norm_upper_bound(kernel, squarings=4):
     """An upper bound of the largest singular value.
 
@@ -105,7 +108,8 @@ def spectral_norm_upper_bound(kernel, squarings=4):
     if min(rows, columns) == 1:
         return frobenius_norm(x) * margin
     scale = largest_entry(x)
-    x = ops.transpose(x / scale) if rows < columns else x / scale
+    x = scaled_down(x, scale)
+    x = ops.transpose(x) if rows < columns else x
     power = ops.transpose(x) @ x
     # After s squarings: x^T x to the power 2^s is `power` times bound^2^(s+1).
     bound = ops.ones((), x.dtype)
@@ -154,7 +158,7 @@ def induced_norm(kernel, q, exact=False):
         return ops.max(ops.sum(ops.abs(x), axis=_axis(q)))
     if exact and min(x.shape) > 1:
         scale = largest_entry(x)
-        return scale * ops.max(ops.svd(x / scale, compute_uv=False))
+        return scale * ops.max(ops.svd(scaled_down(x, scale), compute_uv=False))
     return frobenius_norm(x) if exact else spectral_norm_upper_bound(x)
 
 

@@ -14,11 +14,17 @@ from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar_sketch import signed_sums
 from tf_spectral.linalg.polar_steps import largest_entry
 from tf_spectral.linalg.polar_steps import rounding_margin
+from tf_spectral.linalg.polar_steps import scaled_down
+from tf_spectral.linalg.precision import in_full_precision
 
 # What float32 may lose of a squared norm: some roundings of each sum.
 _LOST = {"float32": 3e-6, "float64": 1e-14}
 
+# Beyond this a matrix is scaled as a whole, at the price of a pass over it.
+_LARGE = 1e25
 
+
+@in_full_precision
 def nuclear_norm_upper_bound(x, directions=16):
     """At least the sum of the singular values of a matrix, and often near.
 
@@ -58,6 +64,11 @@ def nuclear_norm_upper_bound(x, directions=16):
         return ops.zeros((), x.dtype)
     z = ops.transpose(x) if x.shape[0] < x.shape[1] else x
     scale, n = largest_entry(z), z.shape[1]
+    # Sums of the largest numbers are infinite, and of the least ones nothing.
+    extreme = ops.logical_or(scale > _LARGE, scale < 1 / _LARGE)
+    outer = ops.where(extreme, scale, ops.ones_like(scale))
+    z = ops.cond(extreme, lambda: scaled_down(z, scale), lambda: z)
+    scale = ops.where(extreme, ops.ones_like(scale), scale)
     k = min(directions, n)
     # Thin factors are scaled, not the matrix: a pass over it less each.
     start = ops.transpose(signed_sums(z, k, seed=0) / scale)
@@ -68,4 +79,4 @@ def nuclear_norm_upper_bound(x, directions=16):
     lost = _LOST[backend.standardize_dtype(z.dtype)] * whole
     rest = ops.maximum(whole - ops.sum(columns), 0.0) + lost
     bound = ops.sum(ops.sqrt(columns)) + math.sqrt(n) * ops.sqrt(rest)
-    return scale * bound * rounding_margin(z)
+    return outer * (scale * bound * rounding_margin(z))

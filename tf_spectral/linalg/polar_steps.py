@@ -22,6 +22,16 @@ def largest_entry(x):
     return safe_divisor(ops.max(ops.abs(x)))
 
 
+def scaled_down(x, scale):
+    """`x / scale`, also where `1 / scale` is too small for a float.
+
+    XLA divides by multiplying with the reciprocal, which is nothing beyond
+    8e37.
+    """
+    root = 1 / ops.sqrt(scale)
+    return (x * root) * root
+
+
 def safe_divisor(norm):
     """`norm`, or one where it is zero; NaN stays."""
     return ops.where(norm == 0, ops.ones_like(norm), norm)

@@ -22,6 +22,7 @@ from tf_spectral.linalg.exponential import exponential_increment
 from tf_spectral.linalg.exponential import prepare_square
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 from tf_spectral.linalg.orthogonalization import nearest_orthogonal
+from tf_spectral.linalg.polar_steps import scaled_down
 
 __all__ = [
     "METHODS",
@@ -61,7 +62,7 @@ def shortened(step, longest=math.pi):
     if 0 in step.shape:
         return step
     scale = ops.maximum(ops.max(ops.abs(step)), ops.ones((), step.dtype))
-    unit = step / scale
+    unit = scaled_down(step, scale)
     # Half precision would round the sum of squares to nothing.
     unit = ops.cast(unit, working_dtype(step.dtype))
     size = ops.sqrt(ops.sum(unit * unit))

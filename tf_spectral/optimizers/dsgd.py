@@ -56,9 +56,10 @@ class DSGD(JointOptimizer):
             `p_i = 1`: with `selection="all"` the normed SGD of the paper.
             Defaults to `None`.
         polar_accuracy: `"standard"`, `"fast"` or `"exact"`; for `norm=2`, how
-            well the polar factor is computed: at least 0.99, at least 0.85,
-            or all of the nuclear norm (by singular value decomposition,
-            slow). Steps are certified with each. Defaults to `"standard"`.
+            well the polar factor is computed: see `accuracy` of
+            `tf_spectral.linalg.polar.polar_and_nuclear`, or by singular value
+            decomposition, slow. Steps are certified with each: what a factor
+            misses is taken off the promise. Defaults to `"standard"`.
         norm_refresh: Positive integer `k`: norms of weights, which the bounds
             need, are computed at every k-th step, and in between bounded by
             the known lengths of the steps; still certified. Defaults to `1`.

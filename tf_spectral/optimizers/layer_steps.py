@@ -15,7 +15,8 @@ from tf_spectral.linalg.norms import dual_norm
 from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
 from tf_spectral.linalg.polar import polar_and_nuclear
 
-# The share of the nuclear norm that the polar factor captures at least.
+# What a polar factor captures at least, as a share of the Frobenius norm: see
+# `linalg.polar.polar_and_nuclear`.
 POLAR_ACCURACIES = {"standard": 0.99, "fast": 0.85, "exact": 1.0}
 
 
