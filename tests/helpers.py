@@ -7,6 +7,7 @@ XLA; on JAX under `jit`; on PyTorch eagerly.
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 BACKEND = keras.backend.backend()
@@ -15,6 +16,10 @@ MODES = {
     "jax": ("jit",),
     "torch": ("eager",),
 }[BACKEND]
+# Of tests that have to be compiled for long elsewhere.
+slow_but_on_torch = (
+    (lambda test: test) if BACKEND == "torch" else pytest.mark.slow
+)
 
 
 def evaluate(f, *arrays, mode=MODES[0]):
@@ -51,6 +56,49 @@ def grad(f, *arrays, mode=MODES[0]):
     """The gradients of `value_and_grad` alone; one array if one is given."""
     gradients = value_and_grad(f, *arrays, mode=mode)[1]
     return gradients[0] if len(arrays) == 1 else gradients
+
+
+def second_derivative(f, directions, *arrays, mode=MODES[0]):
+    """The gradients, by all arrays, of `sum_i <directions_i, df / d array_i>`.
+
+    As in a gradient penalty: the gradient of a function of the gradient.
+
+    Args:
+        f: Function of tensors that returns a scalar tensor.
+        directions: One array for each of `arrays`.
+        *arrays: Floating arrays, the point of evaluation.
+        mode: One of `MODES`.
+    """
+
+    def slope(*tensors):
+        gradients = _gradients(f, tensors)
+        return sum(inner(g, d) for g, d in zip(gradients, directions))
+
+    return value_and_grad(slope, *arrays, mode=mode)[1]
+
+
+def _gradients(f, tensors):
+    """Gradients of which the backend can take gradients again."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.grad(f, argnums=range(len(tensors)))(*tensors)
+    if BACKEND == "torch":
+        import torch
+
+        return torch.autograd.grad(
+            f(*tensors),
+            tensors,
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = f(*tensors)
+    return tape.gradient(value, tensors, unconnected_gradients="zero")
 
 
 def inner(x, weights):

@@ -14,6 +14,7 @@ from keras import ops
 from tests.helpers import BACKEND
 from tests.helpers import MODES
 from tests.helpers import inner
+from tests.helpers import second_derivative
 from tests.helpers import value_and_grad
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralGRU
@@ -132,8 +133,10 @@ def arrays_of(outputs):
     return [ops.convert_to_numpy(t) for t in keras.tree.flatten(outputs)]
 
 
-def gradients(layer, x, mode=MODES[0], **options):
+def gradients(layer, x, mode=MODES[0], order=1, **options):
     """By all trainable weights and x, of a weighted sum of all outputs.
+
+    With `order=2`, of that sum's derivative along a fixed direction.
 
     Returns:
         Dict from the paths of weights, and `"x"`, to arrays.
@@ -153,7 +156,11 @@ def gradients(layer, x, mode=MODES[0], **options):
             for i, output in enumerate(keras.tree.flatten(outputs))
         )
 
-    _, values = value_and_grad(loss, *weights, x, mode=mode)
+    if order == 1:
+        _, values = value_and_grad(loss, *weights, x, mode=mode)
+    else:
+        along = [normal(*w.shape, seed=i) for i, w in enumerate([*weights, x])]
+        values = second_derivative(loss, along, *weights, x, mode=mode)
     names = [v.path for v in layer.trainable_variables] + ["x"]
     assert len(set(names)) == len(names)
     return dict(zip(names, values, strict=True))

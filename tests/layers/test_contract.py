@@ -122,6 +122,28 @@ def test_every_gradient_equals_that_of_the_unrolled_loop(
         assert_close(gradient, expected[path], CLOSE)
 
 
+@helpers.slow_but_on_torch
+@pytest.mark.parametrize("training", BOOLEANS)
+def test_second_derivatives_equal_those_of_the_unrolled_loop(
+    contender, make, training
+):
+    """What a gradient penalty needs, with and without a mask."""
+    if (BACKEND, make().activation.__name__) == ("tensorflow", "softsign"):
+        pytest.skip("TensorFlow's own softsign is differentiated once only")
+    layer = built(make(recurrent_dropout=0.3, seed=3))
+    unrolled = same_weights(
+        layer, make(recurrent_dropout=0.3, seed=3, unroll=True)
+    )
+    x = normal(4, 5, FEATURES)
+    for masked in BOOLEANS:
+        call = call_options(contender, masked, True)
+        call |= {"order": 2, "training": training}
+        expected = gradients(unrolled, x, **call)
+        actual = gradients(layer, x, **call)
+        for one, other in zip(actual, expected, strict=True):
+            assert_close(actual[one], expected[other], CLOSE)
+
+
 def test_gradients_equal_those_of_the_reference(contender, make, mode):
     layer = built(make(go_backwards=True))
     reference, x = contender.reference(layer), normal(4, 5, FEATURES)

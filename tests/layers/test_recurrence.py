@@ -223,6 +223,33 @@ def check(problem, mode=helpers.MODES[0]):
         assert_close(gradient, expected[name], tolerance, scale)
 
 
+def check_second_derivative(problem, mode=helpers.MODES[0]):
+    """Of one scalar, along a direction: differences of oracle's gradients."""
+    arrays, step = problem.arrays, 1e-5
+    rng = np.random.default_rng(5)
+    directions = [rng.normal(size=a.shape) for a in arrays.values()]
+    sides = []
+    for sign in (1, -1):
+        problem.arrays = {
+            name: array + sign * step * direction
+            for (name, array), direction in zip(arrays.items(), directions)
+        }
+        sides.append(problem.expected()[1])
+    problem.arrays = arrays
+    actual = helpers.second_derivative(
+        lambda *tensors: inner(problem.run(*tensors), problem.cotangent),
+        directions,
+        *arrays.values(),
+        mode=mode,
+    )
+    # Keras rounds tanh to float32 on JAX.
+    rounded = (BACKEND, problem.activation) == ("jax", "tanh")
+    for name, gradient in zip(arrays, actual, strict=True):
+        expected = (sides[0][name] - sides[1][name]) / (2 * step)
+        scale = max(np.abs(expected).max(), 1.0)
+        assert_close(gradient, expected, 1e-4 if rounded else 1e-6, scale)
+
+
 # One short chunk, one chunk, chunks without and with a shorter one behind.
 @pytest.mark.parametrize("sequences", (True, False))
 @pytest.mark.parametrize("length", (1, 2, 7, 16, 17, 33, 40))
@@ -268,6 +295,42 @@ def test_every_activation(activation, form):
     # Keras rounds tanh to float32 on JAX.
     dtype = "float32" if (BACKEND, activation) == ("jax", "tanh") else "float64"
     check(Problem(form=form, activation=activation, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        helpers.MODES[0],
+        *(pytest.param(m, marks=pytest.mark.slow) for m in helpers.MODES[1:]),
+    ],
+)
+def test_second_derivatives(mode):
+    """A gradient penalty: PyTorch took the states for constants."""
+    check_second_derivative(Problem(3, form="thin", sequences=False), mode)
+
+
+@helpers.slow_but_on_torch
+def test_second_derivatives_of_every_activation():
+    for activation in (*ORACLES, "modrelu"):
+        for sequences in (True, False):
+            check_second_derivative(
+                Problem(activation=activation, sequences=sequences)
+            )
+
+
+@helpers.slow_but_on_torch
+def test_second_derivatives_of_every_form_with_masks():
+    for form in FORMS:
+        for sequences in (True, False):
+            check_second_derivative(
+                Problem(
+                    18,
+                    form=form,
+                    sequences=sequences,
+                    masked=True,
+                    dropped=True,
+                )
+            )
 
 
 @pytest.mark.parametrize("sequences", (True, False))
