@@ -99,9 +99,34 @@ def test_nan_stays_within_its_block(bad, mode):
     assert_close(projected[:, 3:], polar(w[:, 3:]), 1e-13)
 
 
-def test_zero_stays_zero():
-    zeros = np.zeros((3, 3))
-    assert_close(ops.convert_to_numpy(Orthogonal()(zeros)), zeros, 0.0)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_finite_matrix_becomes_orthogonal(dtype):
+    """Huge, tiny, and of any rank: the nearest, one of them if many are."""
+    u, v = RNG.normal(size=(5, 1)), RNG.normal(size=(1, 5))
+    for w in (
+        np.zeros((5, 5)),
+        np.ones((5, 5)),
+        np.eye(5) - np.eye(5)[::-1],
+        u @ v,
+        1e30 * RNG.normal(size=(5, 5)),
+        1e-30 * RNG.normal(size=(5, 5)),
+        np.diag([1e30, 1.0, 1e-30, 0.0, 1e-12]),
+    ):
+        w = w.astype(dtype)
+        q = ops.convert_to_numpy(Orthogonal()(w))
+        assert error_of(q) < 10 * EXACT[dtype]
+        nuclear = np.linalg.svd(w.astype("float64"), compute_uv=False).sum()
+        assert_close(np.sum(w * q), nuclear, 10 * EXACT[dtype])
+    for shape in ((4, 0), (0, 4), (1, 1), (1, 3), (7, 2), (2, 7)):
+        q = ops.convert_to_numpy(Orthogonal()(np.zeros(shape, dtype)))
+        assert 0 in shape or error_of(q) < 10 * EXACT[dtype]
+
+
+def test_a_matrix_of_rank_one_becomes_orthogonal(mode):
+    w = np.outer([1.0, -2.0, 3.0], [2.0, 1.0])
+    q = helpers.evaluate(Orthogonal(), w, mode=mode)
+    assert error_of(q) < 1e-13
+    assert_close(np.sum(w * q), np.linalg.norm(w), 1e-13)
 
 
 # Under a stock optimizer
@@ -263,9 +288,17 @@ def test_heads_and_gates_are_known_by_their_names():
     )
     gru = layers.Bidirectional(layers.GRU(3, recurrent_constraint=Orthogonal()))
     convolution = layers.Conv1D(4, 3, kernel_constraint=Orthogonal())
-    for layer in (lstm, gru, convolution):
+    stacked = layers.RNN(
+        [layers.LSTMCell(5, kernel_constraint=Orthogonal()) for _ in range(2)]
+    )
+    both = layers.ConvLSTM1D(7, 2, kernel_constraint=Orthogonal())
+    for layer in (lstm, gru, convolution, stacked):
         layer.build((None, 4, 6))
+    both.build((None, 4, 6, 3))
     cases = {
+        (6, 20): 4 * [(6, 5)],
+        (5, 20): 4 * [(5, 5)],
+        (2, 3, 28): 4 * [(6, 7)],
         (8, 2, 3): [(8, 6)],
         (2, 3, 5): [(6, 5)],
         (6, 16): 4 * [(6, 4)],
@@ -274,7 +307,7 @@ def test_heads_and_gates_are_known_by_their_names():
         (3, 6, 4): [(18, 4)],
     }
     seen = set()
-    for layer in (attention, lstm, gru, convolution):
+    for layer in (attention, lstm, gru, convolution, stacked, both):
         for variable in layer.trainable_variables:
             if variable.constraint is None:
                 continue
@@ -290,6 +323,18 @@ def test_heads_and_gates_are_known_by_their_names():
             )
             assert error_of(whole, len(found)) < 1e-5
     assert seen == set(cases)
+
+
+def test_names_that_mislead_are_said():
+    for layer in (
+        layers.Conv1D(4, 3, kernel_constraint=Orthogonal(), name="value"),
+        layers.Conv1D(4, 3, kernel_constraint=Orthogonal(), name="features"),
+        layers.DepthwiseConv1D(3, depthwise_constraint=Orthogonal()),
+    ):
+        layer.build((None, 6, 2))
+        variable = layer.trainable_variables[0]
+        with pytest.warns(UserWarning, match="input_axes"):
+            variable.constraint(variable)
 
 
 def test_what_no_name_tells_is_said_or_asked():

@@ -1,6 +1,7 @@
 """Constraints that keep weights orthogonal under any Keras optimizer."""
 
 import math
+import re
 import warnings
 
 from keras import constraints
@@ -39,12 +40,15 @@ class Orthogonal(constraints.Constraint):
     | recurrent kernel of LSTM, GRU | `(n, 4 n)`, `(n, 3 n)` | one a gate |
     | kernel of LSTM, GRU | `(in, 4 n)`, `(in, 3 n)` | one a gate |
     | convolution | `(window, ..., in, out)` | one of `out` columns |
+    | kernels of ConvLSTM | `(window, ..., in, 4 out)` | one a gate |
     | query, key, value of attention | `(in, heads, size)` | one of `in` rows |
     | output of attention | `(heads, size, out)` | one of `out` columns |
 
-    A weight of rank 3 or more whose name tells nothing, such as that of
-    `keras.layers.EinsumDense`, is taken as a convolution, and a warning says
-    so: name `input_axes` then.
+    The map into each head has orthonormal columns, too, where `heads * size`
+    is at most `in`. A weight of rank 3 or more whose name does not tell, such
+    as that of `keras.layers.EinsumDense`, is taken as a convolution, and a
+    warning says so: name `input_axes` then. Gates of a cell that you gave a
+    name of your own need `blocks` for its `kernel`.
 
     Args:
         blocks: Positive integer, the number of equal blocks of columns of
@@ -58,8 +62,9 @@ class Orthogonal(constraints.Constraint):
             name: it is one matrix, all axes but the last are rows.
 
     Returns:
-        Tensor of the shape and dtype of `w`. A block with NaN or infinity
-        becomes NaN; a singular value of zero stays zero.
+        Tensor of the shape and dtype of `w`, orthogonal for every finite `w`,
+        see `linalg.orthogonal.nearest_orthogonal`. A block with NaN or
+        infinity becomes NaN.
 
     Raises:
         ValueError: If an argument is no positive integer, and when called if
@@ -103,23 +108,24 @@ class Orthogonal(constraints.Constraint):
         names = _names(w)
         axes = self.input_axes
         if axes is None:
-            axes = _input_axes(names, shape)
-            if axes is None:
-                self._warn(w)
-                axes = max(len(shape) - 1, 1)
+            axes, told = _input_axes(names, shape)
+            if not told:
+                self._warn(w, axes)
         blocks = self.blocks or _gates(names, shape)
         if blocks == self.blocks and axes == self.input_axes:
             return self
         return Orthogonal(blocks, axes)
 
-    def _warn(self, w):
+    def _warn(self, w, axes):
         if not self._warned:
             self._warned = True
+            shape = tuple(w.shape)
             warnings.warn(
-                f"`Orthogonal` takes {w.path} of shape {tuple(w.shape)} as the "
-                "kernel of a convolution: all axes but the last are rows of "
-                "one matrix. Pass `input_axes`, the number of axes that are "
-                "rows, to say that it is so or to change it.",
+                f"`Orthogonal` takes {w.path} of shape {shape} as one matrix "
+                f"with {math.prod(shape[:axes])} rows: the name does not tell "
+                "which axes are rows. Pass `input_axes`, how many of the first "
+                "they are, or give `MultiHeadAttention` a name with "
+                "`attention` in it.",
                 stacklevel=4,
             )
 
@@ -172,7 +178,8 @@ def _checked(name, value):
 
 
 # The names that Keras gives to what its layers hold.
-_CELLS = {"lstm_cell": 4, "gru_cell": 3}
+_CELL = re.compile(r"(lstm|gru|conv_lstm)_cell(_\d+)?")
+_GATES = {"lstm": 4, "gru": 3, "conv_lstm": 4}
 _INTO_HEADS = ("query", "key", "value")
 
 
@@ -183,14 +190,17 @@ def _names(w):
 
 
 def _input_axes(names, shape):
-    """How many axes are rows, or `None` where a variable leaves it open."""
+    """How many axes are rows, and whether the names tell so."""
+    all_but_one = max(len(shape) - 1, 1)
     if len(shape) < 3 or not names:
-        return max(len(shape) - 1, 1)
+        return all_but_one, True
     layer = names[1] if len(names) > 1 else ""
     if len(shape) == 3 and layer in _INTO_HEADS:
-        return 1
-    told = layer == "attention_output" or "conv" in layer
-    return len(shape) - 1 if told else None
+        # A convolution may be named so, too.
+        return 1, any("attention" in name for name in names[2:])
+    # A depthwise kernel is many small matrices, which no axes tell apart.
+    told = "conv" in layer and "depthwise" not in f"{layer}/{names[0]}"
+    return all_but_one, told or layer == "attention_output"
 
 
 def _gates(names, shape):
@@ -200,6 +210,5 @@ def _gates(names, shape):
     name, layer = names[0], names[1] if len(names) > 1 else ""
     if name == "recurrent_kernel" and shape[-2] and not shape[-1] % shape[-2]:
         return shape[-1] // shape[-2]
-    if name == "kernel" and layer in _CELLS:
-        return _CELLS[layer]
-    return 1
+    cell = _CELL.fullmatch(layer)
+    return _GATES[cell[1]] if cell and name == "kernel" else 1

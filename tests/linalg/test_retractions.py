@@ -22,6 +22,7 @@ from tf_spectral.linalg.exponential import expm
 from tf_spectral.linalg.retractions import METHODS
 from tf_spectral.linalg.retractions import retract
 from tf_spectral.linalg.retractions import retract_skew
+from tf_spectral.linalg.retractions import shortened
 
 SIZES = (1, 2, 3, 6, 7, 32)
 # Tall with more and with fewer than three times as many rows.
@@ -291,3 +292,35 @@ def test_half_precision_is_computed_in_float32(method):
     expected = oracles.retract(np.eye(4), -exact, method).T
     moved = ops.convert_to_numpy(ops.cast(moved, "float64"))
     assert np.max(np.abs(moved - expected)) <= 2.0**-8
+
+
+# The longest step
+
+
+@pytest.mark.parametrize("dtype", ("float64", "float32", "float16"))
+def test_shortened_steps_keep_their_direction(dtype):
+    for d in (1, 2, 7):
+        for size in (0.0, 1e-30, 1.0, 3.1, 4.0, 1e3, 1e12, 1e30):
+            if dtype == "float16" and size > 1e4:
+                continue
+            a = skew(d, size).astype(dtype)
+            short = evaluate(shortened, a)
+            assert helpers.dtype_of(short) == dtype
+            norm = np.linalg.norm(short.astype("float64"), 2)
+            exact = a.astype("float64")
+            before = np.linalg.norm(exact, 2)
+            if np.linalg.norm(exact) <= np.pi:
+                assert np.array_equal(short, a)
+            else:
+                assert norm <= min(before, np.pi) * 1.002
+                assert norm >= 0.8 * min(before, np.pi)
+            if before > 0:
+                rounding = 1e-2 if dtype == "float16" else 1e-6
+                assert_close(short / (norm or 1), exact / before, rounding)
+    assert evaluate(shortened, np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_shortened_in_every_mode(mode):
+    a = np.concatenate([skew(4, 1e20), np.zeros((3, 4))])
+    short = evaluate(shortened, a, mode=mode)
+    assert 0.9 * np.pi < np.linalg.norm(short, 2) <= np.pi

@@ -360,6 +360,46 @@ def test_huge_gradients_leave_no_mark(optimizer):
     assert np.linalg.det(ops.convert_to_numpy(v)) * start > 0
 
 
+@pytest.mark.parametrize("make", [SRGD, SRCD])
+def test_a_rate_that_is_no_number_is_not_written(make):
+    """A derivative of zero times an infinite rate is no angle."""
+    for rate in (np.inf, np.nan):
+        optimizer = make(lambda rate=rate: rate)
+        v = variable(haar(4))
+        for _ in range(2):
+            optimizer.apply([ops.zeros((4, 4), DTYPE)], [v])
+        assert error_of(v) < 1e-5
+        assert int(ops.convert_to_numpy(optimizer.skipped_steps)) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_moves_and_stays_orthogonal(dtype):
+    """The sum of a common gradient overflows in float16; rounding adds up."""
+    for optimizer in (
+        SRGD(0.1),
+        SRCD(0.1, "gauss_southwell", block_size=10),
+    ):
+        v = keras.Variable(haar(20), dtype=dtype)
+        v.constraint = Orthogonal()
+        w = keras.Variable(np.zeros((20, 20)), dtype=dtype)
+        start = ops.convert_to_numpy(ops.cast(v, "float32"))
+        rng = np.random.default_rng(0)
+        for _ in range(12):
+            g = ops.cast(200 + 100 * rng.normal(size=(20, 20)), dtype)
+            optimizer.apply([g, g], [v, w])
+        assert int(ops.convert_to_numpy(optimizer.skipped_steps)) == 0
+        assert float(ops.max(ops.abs(w))) > 10
+        assert (
+            error_of(ops.cast(v, "float32"))
+            < {
+                "float16": 4e-3,
+                "bfloat16": 3e-2,
+            }[dtype]
+        )
+        moved = ops.convert_to_numpy(ops.cast(v, "float32")) - start
+        assert np.abs(moved).max() > 0.1
+
+
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)])
 def test_huge_gradients_of_rectangular_variables(shape):
     for retraction in ("expm", "cayley", "qr", "polar"):
@@ -435,6 +475,19 @@ def test_cyclic_visits_every_pair_equally_often(d, count):
             assert len(set(pairs.ravel())) == pairs.size
             visits[pairs[:, 0], pairs[:, 1]] += 1
     assert len(set(visits[np.triu_indices(d, 1)])) == 1
+
+
+def test_a_schedule_of_cyclic_blocks_forgets_no_pair():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([99], [1, 1])
+    optimizer = SRCD(RATE, "cyclic", block_size=schedule)
+    v, visits = variable(haar(6)), {}
+    for seed in range(30):
+        before = ops.convert_to_numpy(v).copy()
+        g = gradient(6, 6, seed=seed).astype(DTYPE)
+        optimizer.apply([ops.convert_to_tensor(g)], [v])
+        pair = tuple(changed_rows(before, ops.convert_to_numpy(v)))
+        visits[pair] = visits.get(pair, 0) + 1
+    assert list(visits.values()) == 15 * [2]
 
 
 def test_every_matrix_draws_pairs_of_its_own():
@@ -519,6 +572,30 @@ def test_weights_of_the_optimizer_include_the_euclidean_ones(outer):
         np.testing.assert_array_equal(ops.convert_to_numpy(a), b)
     with pytest.raises(ValueError, match="Expected arrays of the shapes"):
         again.set_weights(values[:-1])
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras"
+)
+def test_weights_of_a_wrapper_include_the_euclidean_ones():
+    r, w = variable(haar(3)), keras.Variable(np.ones(4), dtype=DTYPE)
+    other = keras.Variable(np.ones(2), dtype=DTYPE)
+    runs = []
+    for _ in range(2):
+        ours = SRGD(RATE, euclidean_optimizer="adam")
+        plain = keras.optimizers.Adam()
+        wrapper = keras.optimizers.MultiOptimizer(
+            lambda v, ours=ours, plain=plain: plain if v is other else ours
+        )
+        wrapper.build([r, other, w])
+        runs.append(wrapper)
+    g = [ops.ones(v.shape, DTYPE) for v in (r, other, w)]
+    runs[0].apply(g, [r, other, w])
+    values = [ops.convert_to_numpy(v) for v in runs[0].variables]
+    runs[1].set_weights(values)
+    assert len(runs[1].variables) == len(values) > 10
+    for a, b in zip(runs[1].variables, values):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), b)
 
 
 def test_euclidean_optimizers_that_cannot_be_used():

@@ -5,6 +5,7 @@ The cubic step takes a singular value `s` to `s (3 - s^2) / 2`, which makes
 an error near one three quarters of its square (math 1.5).
 """
 
+import keras
 import numpy as np
 from keras import backend
 from keras import ops
@@ -128,13 +129,18 @@ def nearest_orthogonal(w):
     It is the polar factor, to rounding: cubic steps, after `polar_factor` if
     `w` is far from orthogonal. Near it two or three steps are enough.
 
+    Where singular values are zero, or below about `1e-9` of the largest, many
+    matrices are nearest: their directions are paired as drawn from a fixed
+    seed.
+
     Args:
-        w: Floating tensor `(p, n)` of full rank. Singular values from about
-            `1e-7` of the largest on become one; zero stays zero.
+        w: Floating tensor `(p, n)`.
 
     Returns:
-        Tensor of the shape and dtype of `w`. Differentiable once; half
-        precision is computed in `float32`.
+        Tensor of the shape and dtype of `w`, with orthonormal columns or rows
+        for every finite `w`; NaN where `w` has NaN or infinity. Differentiable
+        once, where `w` has full rank; half precision is computed in
+        `float32`.
 
     Raises:
         ValueError: If `w` is not a floating matrix.
@@ -203,9 +209,30 @@ def _cubic_step(x, error):
 
 
 def _polar(x):
-    """The polar factor of a tall matrix."""
+    """The polar factor of a tall matrix; what it lacks of rank is drawn."""
+
+    def orthogonal(x):
+        return _until_orthogonal(lambda x, error: (_cubic_step(x, error),), x)
+
     x = ops.cond(_is_near(x), lambda: x, lambda: polar_factor(x))
-    return _until_orthogonal(lambda x, error: (_cubic_step(x, error),), x)[0]
+    size, x = orthogonal(x)
+    return ops.cond(
+        size > _enough(x),
+        lambda: orthogonal(_completed(x))[1],
+        lambda: x,
+    )
+
+
+def _completed(x):
+    """A matrix of singular values 0 and 1, with others in place of zeros.
+
+    `I - x x^T` and `I - x^T x` project to what is missing: a random matrix
+    between the two leaves the rest alone.
+    """
+    drawn = keras.random.normal(x.shape, dtype=x.dtype, seed=0)
+    y = -drawn @ _gram_error(x)
+    y = y - x @ (ops.transpose(x) @ y)
+    return x + y / ops.maximum(frobenius_norm(y), 1e-30)
 
 
 def _polar_derivative(x, direction):
@@ -225,15 +252,17 @@ def _polar_derivative(x, direction):
 
     near = _is_near(x)
     scale = ops.where(near, ops.ones((), x.dtype), frobenius_norm(x))
-    x, dx = _until_orthogonal(step, x / scale, direction / scale)
+    _, x, dx = _until_orthogonal(step, x / scale, direction / scale)
     # The derivative is one step behind.
     return step(x, dx, _gram_error(x))[1]
 
 
 def _until_orthogonal(step, *matrices):
-    """Repeats a step until the error is the root of one rounding, and less."""
-    dtype = backend.standardize_dtype(matrices[0].dtype)
-    enough = 2.0**-27 if dtype == "float64" else 2.0**-12
+    """Repeats a step until the error is the root of one rounding, and less.
+
+    Returns:
+        The error before the last step, and the matrices.
+    """
 
     def body(size, *matrices):
         error = _gram_error(matrices[0])
@@ -241,8 +270,14 @@ def _until_orthogonal(step, *matrices):
         return (size, *step(*matrices, error))
 
     return ops.while_loop(
-        lambda size, *matrices: size > enough,
+        lambda size, *matrices: size > _enough(matrices[0]),
         body,
-        (ops.full((), np.inf, dtype), *matrices),
+        (ops.full((), np.inf, matrices[0].dtype), *matrices),
         maximum_iterations=MOST_STEPS,
-    )[1:]
+    )
+
+
+def _enough(x):
+    """An error that one cubic step makes that of rounding."""
+    wide = backend.standardize_dtype(x.dtype) == "float64"
+    return 2.0**-27 if wide else 2.0**-12

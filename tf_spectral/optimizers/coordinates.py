@@ -100,7 +100,10 @@ def cyclic_pairs(sizes, d, step):
         size = sizes[0]
         parts = math.ceil(fit / size)
         round, lap = step // parts, step // (parts * rounds)
-        start = (lap * parts + step % parts) % fit * size
+        # A whole round moves on, too: a schedule takes the first of it.
+        start = lap % fit
+        if size < fit:
+            start = (lap * parts + step % parts) % fit * size
         return [_part(round_robin_pairs(d, round), start, size)]
     # The last round of a step is the same one again after `period` steps, and
     # of the rounds only one in `common` would ever be it: move on by one.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import as_matrix
 from tf_spectral.linalg.norms import dual_norm
 from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
@@ -119,15 +120,18 @@ def one_of(n, index):
     return ops.equal(ops.arange(n), ops.cast(index, "int32"))
 
 
-def all_finite(gradients):
-    """Boolean scalar: no gradient has NaN or Inf, or a sum that overflows."""
+def all_finite(tensors):
+    """Boolean scalar: no tensor has NaN or Inf, or a sum that overflows.
+
+    Sums are in `float32` or better: in `float16` those of common gradients
+    overflow. `None` is passed over.
+    """
     sums = [
-        ops.cast(ops.sum(g), "float64" if _is_double(g) else "float32")
-        for g in gradients
-        if g is not None
+        ops.sum(ops.cast(x, working_dtype(x.dtype)))
+        for x in tensors
+        if x is not None
     ]
-    flags = [ops.isfinite(total) for total in sums]
-    return ops.all(ops.stack(flags))
+    return ops.all(ops.stack([ops.isfinite(total) for total in sums]))
 
 
 def _append(steps, gradient, wanted, accuracy, dtype):
@@ -175,7 +179,3 @@ def _can_win(gradient, root, ceiling, best, dtype):
 def _largest_rank(gradient):
     shape = gradient.shape
     return min(math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else 1
-
-
-def _is_double(tensor):
-    return "float64" in str(tensor.dtype)

@@ -16,6 +16,7 @@ from tf_spectral.linalg.orthogonal import seems_orthogonal
 from tf_spectral.optimizers import requirements
 from tf_spectral.optimizers.in_place import InPlaceOptimizer
 from tf_spectral.optimizers.in_place import concretely
+from tf_spectral.optimizers.layer_steps import all_finite
 
 # A start further than this from orthogonal is worth a word.
 TOLERANCE = 1e-4
@@ -185,7 +186,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
 
     def _euclidean_step(self, gradient, variable, learning_rate):
         # What is no number must not reach momenta: it would stay there.
-        finite = ops.isfinite(ops.sum(gradient))
+        finite = all_finite([gradient])
         gradient = ops.where(finite, gradient, ops.zeros_like(gradient))
         inner = self.euclidean_optimizer
         if self._given:
@@ -193,7 +194,12 @@ class RiemannianOptimizer(InPlaceOptimizer):
         inner.update_step(gradient, variable, learning_rate)
 
     def _correct(self, place, variable):
-        period = self.correction_period or self.correction_steps(place)
+        period = self.correction_period
+        if period is None:
+            period = self.correction_steps(place)
+            if rounding_of(variable.dtype) > rounding_of("float32"):
+                # Rounding to half precision is seen after ten steps.
+                period = max(1, period // 100)
         steps = ops.convert_to_tensor(self.iterations)
 
         def corrected():

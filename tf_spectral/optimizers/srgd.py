@@ -13,6 +13,7 @@ from tf_spectral.linalg.retractions import retract
 from tf_spectral.linalg.retractions import retract_skew
 from tf_spectral.linalg.retractions import shortened
 from tf_spectral.optimizers import requirements
+from tf_spectral.optimizers.layer_steps import all_finite
 from tf_spectral.optimizers.riemannian import RiemannianOptimizer
 
 METRICS = ("frobenius", "spectral")
@@ -41,7 +42,8 @@ class SRGD(RiemannianOptimizer):
             with this one's. Defaults to SGD with `learning_rate`.
         momentum: Float, of that SGD. Defaults to `0.0`.
         correction_period: Positive integer: every how many steps the rounding
-            error of orthogonality is removed. Defaults to 1000.
+            error of orthogonality is removed. Defaults to 1000, in half
+            precision to 10.
         **kwargs: Those of every Keras optimizer. Weight decay does not touch
             orthogonal variables.
 
@@ -113,7 +115,7 @@ class SRGD(RiemannianOptimizer):
             return ops.where(good, new, value), good
 
         new, good = ops.cond(
-            ops.isfinite(ops.sum(gradient)),
+            all_finite([gradient]),
             moved,
             lambda: (value, ops.zeros((), "bool")),
         )
