@@ -1,6 +1,9 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 
-PYTHON ?= python3.11
+# The first Python that is here, runs (a shim may not) and is supported.
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; \
+    do $$python -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$python && break; done)
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOWEST = .venv-lowest
@@ -14,6 +17,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # The environment, remade when the requirements change.
 $(VENV)/ready: setup.cfg pyproject.toml
+	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 is needed, and none is on \
+	    the PATH. Install one, or name it: make PYTHON=/path/to/python))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e .[examples,test]
@@ -41,6 +46,7 @@ test-backends: $(VENV)/ready-backends
 
 # The lowest versions that setup.cfg allows.
 test-lowest:
+	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 is needed))
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --upgrade pip
 	$(LOWEST)/bin/pip install --quiet -e .[examples,test] \

@@ -26,6 +26,26 @@ def test_the_examples_of_a_page_run(page):
         exec(block, names)
 
 
+def test_the_example_of_the_readme_runs(monkeypatch, tmp_path):
+    """As it stands, in a folder where nothing else is."""
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS.parent / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    history = names["model"].history.history
+    assert history["val_accuracy"][-1] > 0.4
+
+
+def test_nobody_is_sent_to_the_other_project_of_this_name():
+    root = DOCS.parent
+    for folder in ("tf_spectral", "keras_examples", "benchmarks", "docs"):
+        for path in [*(root / folder).rglob("*.py"), root / "README.md"]:
+            assert "install tf_spectral" not in path.read_text(), path
+
+
 def check_links(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:

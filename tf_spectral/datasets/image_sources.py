@@ -123,5 +123,5 @@ def _import(module, package):
     except ImportError as error:
         raise ImportError(
             f"This data set needs the package `{package}`. Install it with "
-            "`pip install tf_spectral[examples]`."
+            f"`pip install {package}`."
         ) from error

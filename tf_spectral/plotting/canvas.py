@@ -39,7 +39,7 @@ def new_figure(title, xlabel, ylabel):
     except ImportError as error:
         raise ImportError(
             "A figure needs the package `matplotlib`. Install it with "
-            "`pip install tf_spectral[examples]`."
+            "`pip install matplotlib`."
         ) from error
     figure = Figure(figsize=(7.0, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
