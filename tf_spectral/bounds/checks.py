@@ -1,5 +1,7 @@
 """What a record of bounds has to be, and data that are to keep to it."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -64,12 +66,22 @@ def check_inputs(nodes, q, x):
 
 
 def _check_examples(node, q, array):
-    if not np.issubdtype(array.dtype, np.number):
+    # bfloat16 is of the kind "V": no class of numbers of NumPy's.
+    real = array.dtype.kind in "biufV" and array.dtype.names is None
+    if not real or array.ndim == 0:
         raise ValueError(
-            f"Argument `x` must hold numbers. Received: x of dtype "
+            "Argument `x` must hold real numbers, examples along the first "
+            f"axis. Received: x of shape {array.shape} and dtype "
             f"{array.dtype} for the input '{node['layer']}'"
         )
-    flat = np.abs(array.astype("float64").reshape(len(array), -1))
+    width = math.prod(array.shape[1:])
+    flat = array.astype("float64").reshape(len(array), width)
+    bound, what = node["bound"], "norm"
+    if "radius" in node:
+        flat = flat - node["center"]
+        bound = node["radius"]
+        what = f"distance from {node['center']:.6g}, in the norm,"
+    flat = np.abs(flat)
     sizes = {
         1: lambda: flat.sum(1),
         2: lambda: np.sqrt((flat**2).sum(1)),
@@ -77,10 +89,10 @@ def _check_examples(node, q, array):
     }[q]()
     largest = sizes.max(initial=0.0)
     # The bound may have been computed from data in float32.
-    if not largest <= node["bound"] * (1 + 1e-6):
+    if not largest <= bound * (1 + 1e-6):
         raise ValueError(
-            f"Argument `x` has an example of {q}-norm {largest:.6g} for the "
-            f"input '{node['layer']}', and the bounds are for norms up to "
-            f"{node['bound']:.6g}. Expected such data, or a record made with "
+            f"Argument `x` has an example of {q}-{what} {largest:.6g} for the "
+            f"input '{node['layer']}', and the bounds are for at most "
+            f"{bound:.6g}. Expected such data, or a record made with "
             f"this `input_norm`, Received: x[{int(np.argmax(sizes))}]"
         )

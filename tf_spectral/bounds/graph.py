@@ -17,7 +17,7 @@ class Call(NamedTuple):
         shape: Shape of the first output, without the batch.
         batches: List of the sizes of the batch, `None` where unknown: of the
             inputs, and of the output.
-        doubt: `None`, or why these shapes may not be those of the call.
+        doubt: `None`, or why shapes and inputs may not be those of the call.
     """
 
     operation: Any
@@ -90,6 +90,8 @@ def _visit(node, values, visit):
         if entering is not None:
             return _walk(node.operation, entering, visit)
     shapes, doubt = _output_shapes(node, inputs)
+    if _has_constants(node):
+        doubt = "a constant among its inputs"
     call = Call(
         node.operation,
         [x.result for x in inputs],
@@ -136,6 +138,15 @@ def _entering(node, values):
 def _has_tensors(structure):
     return any(
         isinstance(x, keras.KerasTensor) for x in tree.flatten(structure)
+    )
+
+
+def _has_constants(node):
+    """Whether arrays or variables are passed, which no rule looks at."""
+    passed = [list(node.arguments.args), dict(node.arguments.kwargs)]
+    return any(
+        hasattr(x, "shape") and not isinstance(x, keras.KerasTensor)
+        for x in tree.flatten(passed)
     )
 
 

@@ -119,10 +119,13 @@ class LayerwiseSmoothness:
                 dictionary by input name. Full-batch training with the norms
                 1 and 2 may use the root mean square over the examples; with
                 `"inf"` it may not, as the mean of maxima is not the maximum
-                of means where values are joined. Defaults to `n^(1/q)`, right
-                for `n` entries within [-1, 1]; before a `Rescaling` layer
-                that shrinks, for entries that it brings within [-1, 1].
-                `check_inputs` tells whether data keep to it.
+                of means where values are joined, nor with sample weights that
+                `reduction="mean_with_sample_weight"` divides out, as those of
+                the largest examples may be the largest. Defaults to
+                `n^(1/q)`, right for `n` entries within [-1, 1]; before a
+                `Rescaling` layer that shrinks by one number, for entries that
+                it brings within [-1, 1]. `check_inputs` tells whether data
+                keep to it.
             residual: Largest error of an output, for losses of squares.
                 Defaults to `1 + max|output|` for targets within [-1, 1], and
                 at least `2.0`, as in the paper. Unbounded outputs need it.

@@ -81,6 +81,11 @@ def recognise(loss):
     doubt = None
     if settings.get("ignore_class") is not None:
         doubt = "`ignore_class` changes the weights of the positions"
+    if not 0 <= settings.get("label_smoothing", 0) <= 1:
+        doubt = "`label_smoothing` takes targets out of the simplex"
+    dtype = str(getattr(loss, "dtype", "float32"))
+    if not dtype.startswith(("float32", "float64")):
+        doubt = f"{dtype} rounds more than these bounds allow for"
     return Loss(kind, folded, float(settings.get("delta", 1.0)), doubt)
 
 
@@ -130,6 +135,14 @@ def loss_constants(loss, q, outputs, positions, residual=None):
     d1 *= 1 / root(positions, q)
     d2 *= pairing(positions, q) / positions
     return d1, d2
+
+
+def has_classes(loss):
+    """Whether the last axis of the outputs is one distribution."""
+    return loss.kind in (
+        "categorical_crossentropy",
+        "sparse_categorical_crossentropy",
+    )
 
 
 def needs_residual(loss):

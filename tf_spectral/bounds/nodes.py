@@ -8,7 +8,8 @@ input if `reads` is true, by `c` alone if not. The numbers of each kind:
 
 | kind | numbers |
 |---|---|
-| input | `bound` of the q-norm of an example |
+| input | `bound` of the q-norm of an example; where a `Rescaling` layer |
+| | says so `radius`, a bound of its distance from `center` |
 | affine | `kernel`, `bias` (index of a variable or `None`), `kernel_norm`, |
 | | `bias_norm` (of frozen ones), `factor`, `bias_factor`, `overlap` |
 | activation | `slope`, `curvature`, `supremum`, `ceiling`, `at_zero`, `growth`|
@@ -142,6 +143,13 @@ class NodeList:
         for node in self.nodes:
             if any(start[0] == variable for start in node["starts"]):
                 node["doubt"] = node["doubt"] or why
+
+    def is_moved(self, node):
+        """Whether some variable acts on the output of `node`."""
+        entry = self.nodes[node]
+        return bool(entry["starts"]) or any(
+            map(self.is_moved, entry["parents"])
+        )
 
     def keep_what_leads_to(self, output):
         """Drops all nodes but a node, what it reads, and the model's inputs."""

@@ -16,6 +16,8 @@ from tf_spectral.bounds.nodes import size
 from tf_spectral.bounds.propagation import needed_values
 from tf_spectral.bounds.regularizers import penalties
 
+_TRAINING = ("train_step", "compute_loss")
+
 
 def read_model(model, q, input_norm, residual, loss, weight_bound):
     """The arguments of `LayerwiseSmoothness`, but for the offset.
@@ -40,6 +42,8 @@ def read_model(model, q, input_norm, residual, loss, weight_bound):
     if getattr(loss, "reduction", "") == "mean_with_sample_weight":
         # The weights are divided out: what is left sums to one.
         weight_bound = 1.0
+    if _trains_otherwise(model):
+        kind = kind._replace(doubt="the model computes a loss of its own")
     variables = model.trainable_variables
     nodes = NodeList(q, variables)
     inputs = _read_inputs(nodes, model, input_norm)
@@ -108,6 +112,13 @@ def _find_loss(model, loss):
     return found[0], weight
 
 
+def _trains_otherwise(model):
+    """Whether `model` has steps or losses that Keras did not write."""
+    found = [getattr(type(model), name) for name in _TRAINING]
+    keras_own = all(f.__module__.startswith("keras.") for f in found)
+    return not keras_own or any(name in vars(model) for name in _TRAINING)
+
+
 def _compiled_weight(model):
     """The `loss_weights` of the one output, also beside a loss that is given.
 
@@ -140,7 +151,7 @@ def _note_inputs_that_are_read(nodes):
     """Marks the inputs whose norms some bound depends on."""
     for node, read in zip(nodes, needed_values(nodes)):
         if "assumed" in node:
-            node["read"] = read
+            node["read"] = read or "radius" in node
 
 
 def _name(tensor):
@@ -208,6 +219,8 @@ def _doubt_constraints(nodes, variables):
 def _read_loss(loss, nodes, shape, residual, weight):
     outputs = (shape[-1] or 1) if shape else 1
     doubt = loss.doubt
+    if not shape and losses.has_classes(loss):
+        doubt = doubt or "classes along the batch"
     if not losses.needs_residual(loss):
         residual = None
     else:

@@ -39,7 +39,7 @@ def _rule(call):
     if name in MERGING:
         return MERGING[name]
     # A second tensor is a mask, or another argument no rule reads.
-    if len(call.parents) != 1:
+    if len(call.parents) != 1 or "call" in vars(layer):
         return None
     return _RULES.get(name) or (
         _operation if name in _SMOOTH_OPERATIONS else None
@@ -125,6 +125,8 @@ def _embedding(nodes, call):
         return None
     width = root(size(call.shape[:-1]), nodes.q)
     doubt = "masked positions change the mean" if layer.mask_zero else None
+    if nodes.is_moved(call.parents[0]):
+        doubt = "tokens that depend on variables jump"
     one_hot = nodes.input(layer.name, call.shape[:-1], width, doubt)
     label = type(layer).__name__
     return nodes.affine(
@@ -148,6 +150,8 @@ def _activate(nodes, layer, activation, node, shape):
     if isinstance(activation, layers.Layer):
         return visit(nodes, Call(activation, [node], [shape], shape))
     name = activation_name(activation)
+    if name == "softmax" and not shape:
+        return None  # along the batch
     return nodes.activation(layer.name, name, node, shape)
 
 
@@ -158,10 +162,10 @@ def _activation_layer(nodes, call):
     )
 
 
-def _named(name, accepts=lambda layer: True):
+def _named(name, accepts=lambda call: True):
     def rule(nodes, call):
         layer = call.operation
-        if not accepts(layer):
+        if not accepts(call):
             return None
         return nodes.activation(layer.name, name, call.parents[0], call.shape)
 
@@ -204,16 +208,32 @@ def _dropout(nodes, call):
 
 def _rescaling(nodes, call):
     layer = call.operation
-    factor = float(np.max(np.abs(layer.scale)))
-    offset = float(np.max(np.abs(layer.offset)))
-    shift = offset * root(size(call.shape), nodes.q)
+    numbers = layer.scale, layer.offset
+    if not all(_fits(np.shape(x), call.shape) for x in numbers):
+        return None  # Keras repeats the input, and does not say so
+    factor, offset = (float(np.max(np.abs(x))) for x in numbers)
+    width = root(size(call.shape), nodes.q)
     parent = nodes.nodes[call.parents[0]]
     while parent["label"] == "Cast":
         parent = nodes.nodes[parent["parents"][0]]
-    if parent.get("assumed") and 0 < factor < 1:
+    scalars = not any(np.ndim(x) for x in numbers)
+    first = parent.get("assumed") and "radius" not in parent
+    ceiling = None
+    if first and scalars and 0 < factor < 1:
         # Pixels: what is within [-1, 1] is what comes out.
-        parent["bound"] = root(size(call.shape), nodes.q) / factor
-    return _scaled(nodes, call, factor, shift=shift)
+        ceiling = width
+        parent["bound"] = width * (1 + offset) / factor
+        parent["radius"] = width / factor
+        parent["center"] = -float(layer.offset) / float(layer.scale)
+    return _scaled(nodes, call, factor, shift=offset * width, ceiling=ceiling)
+
+
+def _fits(shape, inputs):
+    """Whether an array of this shape repeats no axis of the input."""
+    inputs = (1, *inputs)
+    return len(shape) <= len(inputs) and all(
+        n in (1, m) for n, m in zip(shape[::-1], inputs[::-1])
+    )
 
 
 def _spread(nodes, call):
@@ -306,8 +326,10 @@ _RULES = {
     layers.Activation: _activation_layer,
     layers.ReLU: _named("relu"),
     layers.LeakyReLU: _leaky_relu,
-    layers.ELU: _named("elu", lambda layer: float(layer.alpha) == 1.0),
-    layers.Softmax: _named("softmax", lambda layer: layer.axis == -1),
+    layers.ELU: _named("elu", lambda call: float(call.operation.alpha) == 1.0),
+    layers.Softmax: _named(
+        "softmax", lambda call: call.operation.axis == -1 and call.shape
+    ),
     layers.Rescaling: _rescaling,
     layers.Masking: _masking,
     **_each("Conv1D Conv2D Conv3D", _convolution),
