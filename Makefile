@@ -1,9 +1,12 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 
-# The first Python that is here, runs (a shim may not) and is supported.
-SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; \
-    do $$python -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$python && break; done)
+# The first Python of a version that TensorFlow has builds for and that runs:
+# a name on the PATH may be a stub of another tool. $(1): newest minor version.
+find-python = $(shell for python in python3.11 python3.12 python3.13 python3; \
+    do $$python -c 'import ensurepip, sys, venv; \
+    sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(1)))' \
+    >/dev/null 2>&1 && echo $$python && break; done)
+PYTHON ?= $(call find-python,13)
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOWEST = .venv-lowest
@@ -17,8 +20,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # The environment, remade when the requirements change.
 $(VENV)/ready: setup.cfg pyproject.toml
-	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 is needed, and none is on \
-	    the PATH. Install one, or name it: make PYTHON=/path/to/python))
+	@test -n "$(PYTHON)" || { echo "No Python was found. Expected Python" \
+	    "3.11, 3.12 or 3.13 with the module venv on the PATH (Debian:" \
+	    "apt install python3-venv), or: make PYTHON=/path/to/python $@"; \
+	    exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e .[examples,test]
@@ -44,9 +49,11 @@ test-backends: $(VENV)/ready-backends
 	KERAS_BACKEND=jax $(BIN)/python $(PYTEST)
 	KERAS_BACKEND=torch $(BIN)/python $(PYTEST)
 
-# The lowest versions that setup.cfg allows.
+# The lowest versions that setup.cfg allows; of these TensorFlow has no build
+# for Python 3.13.
+test-lowest: PYTHON = $(call find-python,12)
 test-lowest:
-	$(if $(PYTHON),,$(error Python 3.11, 3.12 or 3.13 is needed))
+	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or 3.12."; exit 1; }
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --upgrade pip
 	$(LOWEST)/bin/pip install --quiet -e .[examples,test] \

@@ -1,7 +1,4 @@
-"""Puts the examples of docstrings in fences: Markdown takes `>>>` as quotes.
-
-An extension of griffe, which reads the docstrings for mkdocs.
-"""
+"""What griffe, which reads the docstrings for mkdocs, has to be told."""
 
 import re
 
@@ -11,11 +8,26 @@ EXAMPLE = re.compile(r"^( *)>>> .*\n?(?:\1\S.*\n?)*", re.MULTILINE)
 
 
 class ExamplesAsCode(griffe.Extension):
-    """Changes the docstrings of all modules, classes and functions."""
+    """Puts examples in fences: Markdown takes `>>>` as quotes."""
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring:
             obj.docstring.value = EXAMPLE.sub(fenced, obj.docstring.value)
+
+
+class FunctionsBeforeModules(griffe.Extension):
+    """Shows the function `datasets.ucr`, not the module that it is from."""
+
+    def on_package(self, *, pkg, **kwargs):
+        for room in pkg.modules.values():
+            shown = [room.members[name] for name in room.exports or ()]
+            for member in shown:
+                if member.is_alias:
+                    # Found now, while the modules still have their names.
+                    member.resolve_target()
+            for member in shown:
+                if member.is_module:
+                    room.set_member(member.name, member.members[member.name])
 
 
 def fenced(match):

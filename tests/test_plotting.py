@@ -228,6 +228,6 @@ def test_figures_are_not_registered_with_pyplot():
 
 def test_missing_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    message = r"`matplotlib`.*pip install tf_spectral\[examples\]"
+    message = "`matplotlib`.*`pip install matplotlib`"
     with pytest.raises(ImportError, match=message):
         plotting.learning_curves(LOG)

@@ -142,7 +142,7 @@ def test_missing_package_says_what_to_install(
     monkeypatch, name, module, package
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    message = rf"`{package}`.*pip install tf_spectral\[examples\]"
+    message = rf"`{package}`.*`pip install {package}`"
     with pytest.raises(ImportError, match=message):
         pixel_images(name)
 
