@@ -1,5 +1,6 @@
 """DSGD: duality structure gradient descent, steps that theory certifies."""
 
+import math
 import random
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
+from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import duality_map
 from tf_spectral.linalg.norms import induced_norm
 from tf_spectral.optimizers import requirements
@@ -17,6 +19,7 @@ from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
 from tf_spectral.optimizers.layer_steps import all_finite
 from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
 from tf_spectral.optimizers.layer_steps import greedy_spectral_steps
+from tf_spectral.optimizers.layer_steps import largest_rank
 from tf_spectral.optimizers.layer_steps import one_of
 from tf_spectral.optimizers.layer_steps import sparse_steps
 
@@ -62,7 +65,8 @@ class DSGD(JointOptimizer):
             misses is taken off the promise. Defaults to `"standard"`.
         norm_refresh: Positive integer `k`: norms of weights, which the bounds
             need, are computed at every k-th step, and in between bounded by
-            the known lengths of the steps; still certified. Defaults to `1`.
+            the known lengths of the steps; still certified, but for weights
+            that are set by hand in between. Defaults to `1`.
         seed: Integer, for `selection="random"`. Defaults to a random one.
         **kwargs: Those of every Keras optimizer. `clipnorm` is refused with
             greedy selection: it makes all norms equal and the choice one of
@@ -143,7 +147,7 @@ class DSGD(JointOptimizer):
         super().build(variables)
         variables = self._trainable_variables
         self._bounds = self._make_bounds(variables)
-        dtypes = {backend.standardize_dtype(v.dtype) for v in variables}
+        dtypes = {working_dtype(v.dtype) for v in variables}
         self._dtype = "float64" if dtypes == {"float64"} else "float32"
         shape = (len(variables),)
         self._scales = self._add("scales", shape, self._dtype)
@@ -152,9 +156,13 @@ class DSGD(JointOptimizer):
         )
         self.update_counts = self._add("update_counts", shape, "int32")
         self.skipped_steps = self._add("skipped_steps", (), "int32")
-        if self.norm_refresh > 1:
-            requirements.check_kept_norms(variables)
+        self._norm_bounds = None
+        if self.norm_refresh > 1 and self._needed_norms():
+            requirements.check_kept_norms(
+                [variables[i] for i in self._needed_norms()]
+            )
             self._norm_bounds = self._add("norm_bounds", shape, self._dtype)
+            self._rounding = [_rounding(v, self.norm) for v in variables]
         self._seed = IterationSeed(self.seed, lambda: self.iterations)
 
     def _add(self, name, shape, dtype):
@@ -175,11 +183,13 @@ class DSGD(JointOptimizer):
         places = [self._get_variable_index(v) for v in variables]
         blocks = [None] * len(self._trainable_variables)
         for place, gradient in zip(places, gradients):
-            blocks[place] = gradient
+            # In half precision a polar factor would be longer than one, and
+            # a step as long as its certificate may be no number.
+            blocks[place] = ops.cast(gradient, working_dtype(gradient.dtype))
         norms = self._weight_norms()
         squared = self._squared_bounds(norms)
         chosen, steps = self._choose(blocks, squared)
-        finite = all_finite(gradients)
+        finite = all_finite(blocks)
         moved = ops.logical_and(chosen, finite)
         zeros = ops.zeros_like(squared)
         duals = ops.where(moved, ops.stack(steps.dual_norms), zeros)
@@ -188,9 +198,11 @@ class DSGD(JointOptimizer):
         self.local_gradient_norm.assign(ops.max(duals / ops.sqrt(squared)))
         self.update_counts.assign_add(ops.cast(moved, "int32"))
         self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
-        if self.norm_refresh > 1:
+        if self._norm_bounds is not None:
             rate = ops.cast(learning_rate, self._dtype)
-            self._norm_bounds.assign(norms + rate * duals / squared)
+            grown = norms + rate * duals / squared
+            rounding = ops.convert_to_tensor(self._rounding, self._dtype)
+            self._norm_bounds.assign(ops.where(moved, rounding * grown, grown))
         return [steps.directions[place] for place in places]
 
     def update_step(self, gradient, variable, learning_rate):
@@ -233,9 +245,9 @@ class DSGD(JointOptimizer):
 
     def _weight_norms(self):
         """Upper bounds of the norms that the `p_i` depend on, or `None`."""
-        if self._bounds is None or not self._bounds.needed_norms:
+        if not self._needed_norms():
             return None
-        if self.norm_refresh == 1:
+        if self._norm_bounds is None:
             return self._computed_norms()
         return ops.cond(
             ops.equal(self.iterations % self.norm_refresh, 0),
@@ -243,10 +255,14 @@ class DSGD(JointOptimizer):
             lambda: ops.convert_to_tensor(self._norm_bounds),
         )
 
+    def _needed_norms(self):
+        """Places of the weights whose norms the `p_i` depend on."""
+        return () if self._bounds is None else self._bounds.needed_norms
+
     def _computed_norms(self):
         norms = [
             ops.cast(induced_norm(v, self.norm), self._dtype)
-            if i in self._bounds.needed_norms
+            if i in self._needed_norms()
             else ops.zeros((), self._dtype)
             for i, v in enumerate(self._trainable_variables)
         ]
@@ -262,6 +278,9 @@ class DSGD(JointOptimizer):
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
         requirements.warn_of_skipped_steps(self)
+        if self._norm_bounds is not None and self.use_ema:
+            # The averages that are the weights now may be larger.
+            self._norm_bounds.assign(self._computed_norms())
 
     def get_config(self):
         smoothness = self.smoothness
@@ -285,3 +304,15 @@ class DSGD(JointOptimizer):
                 config["smoothness"], custom_objects
             )
         return super().from_config(config, custom_objects)
+
+
+def _rounding(variable, norm):
+    """By which factor a rounded difference may be larger than the exact one.
+
+    Each entry grows by the unit of rounding, and with it the norms 1 and inf;
+    the norm 2 by the root of the rank times as much.
+    """
+    # Weights of half precision are rounded once, others in product and sum.
+    units = {"float16": -11, "bfloat16": -8, "float32": -23, "float64": -52}
+    unit = 2.0 ** units[backend.standardize_dtype(variable.dtype)]
+    return 1 + unit * (math.sqrt(largest_rank(variable)) if norm == 2 else 1)

@@ -6,6 +6,7 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.constraints import Orthogonal
+from tf_spectral.linalg.checks import working_dtype
 
 
 class InPlaceOptimizer(keras.optimizers.Optimizer):
@@ -45,22 +46,29 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
     def assign_sub_if(self, condition, variable, update):
         """`variable -= update()` where the condition holds.
 
-        `update` is not computed where it does not.
+        `update` is not computed where it does not. A variable of half
+        precision is rounded once, after the difference.
 
         Args:
             condition: Boolean scalar tensor.
             variable: Variable, as `update_step` gets it.
             update: Function without arguments that gives a tensor.
         """
-        if backend.backend() == "tensorflow":
+        dtype = backend.standardize_dtype(variable.dtype)
+        working = working_dtype(dtype)
+        if backend.backend() == "tensorflow" and working == dtype:
             ops.cond(
                 condition,
                 lambda: self.assign_sub(variable, update()),
                 lambda: None,
             )
             return
-        value = ops.convert_to_tensor(variable)
-        self.assign_if(condition, variable, lambda: value - update())
+
+        def difference():
+            value = ops.cast(ops.convert_to_tensor(variable), working)
+            return ops.cast(value - ops.cast(update(), working), dtype)
+
+        self.assign_if(condition, variable, difference)
 
     def gather_rows(self, variable, indices):
         """Rows of a variable; the rest is not read.

@@ -103,7 +103,7 @@ def greedy_spectral_steps(gradients, roots, accuracy, dtype):
         rank = 1
         if gradient is not None:
             size = ops.cast(dual_norm(ops.reshape(gradient, (-1,)), 2), dtype)
-            rank = _largest_rank(gradient)
+            rank = largest_rank(gradient)
         floors.append((size if rank == 1 else share * size) / root)
         ceilings.append(math.sqrt(rank) * size / root)
     best = ops.max(ops.stack(floors))
@@ -138,7 +138,7 @@ def _append(steps, gradient, wanted, accuracy, dtype):
     if gradient is None:
         zero = ops.zeros((), dtype)
         direction, dual, factor = None, zero, zero
-    elif _largest_rank(gradient) == 1:
+    elif largest_rank(gradient) == 1:
         # Its own direction: no division by a norm that may be zero.
         dual = ops.cast(dual_norm(ops.reshape(gradient, (-1,)), 2), dtype)
         dual = ops.where(wanted, dual, ops.zeros_like(dual))
@@ -164,7 +164,7 @@ def _polar(gradient, accuracy, dtype):
 
 def _can_win(gradient, root, ceiling, best, dtype):
     """Whether a block's score may be the best; looks closer where it seems."""
-    if gradient is None or _largest_rank(gradient) <= SMALL:
+    if gradient is None or largest_rank(gradient) <= SMALL:
         return ceiling >= best
 
     def closer():
@@ -176,6 +176,7 @@ def _can_win(gradient, root, ceiling, best, dtype):
     )
 
 
-def _largest_rank(gradient):
+def largest_rank(gradient):
+    """The most singular values that a block may have, 1 without columns."""
     shape = gradient.shape
     return min(math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else 1

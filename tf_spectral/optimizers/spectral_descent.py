@@ -1,7 +1,6 @@
 """SpectralDescent: steps along the sharp operator, of certified length."""
 
 import keras
-from keras import backend
 from keras import ops
 
 from tf_spectral import checks
@@ -235,11 +234,10 @@ class SpectralDescent(JointOptimizer):
         # The scale knows the learning rate.
         place = self._get_variable_index(variable)
         scale = ops.convert_to_tensor(self._scales)[place]
-        dtype = backend.standardize_dtype(variable.dtype)
         self.assign_sub_if(
             scale > 0,
             variable,
-            lambda: ops.cast(ops.cast(scale, gradient.dtype) * gradient, dtype),
+            lambda: ops.cast(scale, gradient.dtype) * gradient,
         )
 
     def finalize_variable_values(self, var_list):
