@@ -338,7 +338,8 @@ def tensor(name, value, dtype=None):
             f"Argument `{name}` must be a tensor. Expected numbers of one "
             f"dtype and no ragged rows, Received: {name}={shown(value)}"
         ) from error
-    if not any(kind in dtype for kind in kinds):
+    symbolic = isinstance(result, keras.KerasTensor)
+    if symbolic or not any(kind in dtype for kind in kinds):
         refuse(name, "be a tensor of numbers", value)
     return result
 
@@ -378,6 +379,28 @@ def function(name, value):
     if not callable(value):
         refuse(name, "be callable", value, "a function")
     return value
+
+
+def sequence(name, value, length=None):
+    """A list or tuple, as a list.
+
+    Args:
+        name: String, the argument.
+        value: What was received.
+        length: Integer, how many items there must be, or `None` for any
+            number. Defaults to `None`.
+
+    Example:
+
+    >>> from tf_spectral.checks import sequence
+    >>> sequence("names", ("kernel", "bias"))
+    ['kernel', 'bias']
+    """
+    right = isinstance(value, (list, tuple))
+    if not right or (length is not None and len(value) != length):
+        many = "" if length is None else f" of {length} items"
+        refuse(name, f"be a list{many}", value)
+    return list(value)
 
 
 def instance(name, value, kinds, expected):
@@ -477,7 +500,11 @@ def regularizer(name, value):
 
 
 def initializer(name, value):
-    """A Keras initializer from a name, a configuration or itself."""
+    """A Keras initializer from a name, a configuration, an array or itself."""
+    if isinstance(value, np.generic) and not isinstance(value, str):
+        refuse(name, "be a Keras initializer", value)
+    if isinstance(value, np.ndarray):
+        tensor(name, value)
     return found(name, value, keras.initializers.get, "a Keras initializer")
 
 
@@ -601,7 +628,8 @@ def optimizer_options(options):
     """
     checked = dict(options)
     rules = {
-        "weight_decay": non_negative,
+        # It is taken off again and again.
+        "weight_decay": lambda n, v: non_negative(n, v, SQUARABLE),
         "clipnorm": positive,
         "clipvalue": positive,
         "global_clipnorm": positive,

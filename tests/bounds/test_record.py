@@ -216,8 +216,8 @@ def changed(node, **entries):
     [
         (changed(0, kind="magic"), [(2, 2)], LOSS, "unknown kind"),
         (changed(1, parents=[1]), [(2, 2)], LOSS, "after its parents"),
-        (NODES, [(2, 2), (2,)], LOSS, "each variable start"),
-        (NODES, [], LOSS, "each variable start"),
+        (NODES, [(2, 2), (2,)], LOSS, "each variable of `shapes` start"),
+        (NODES, [], LOSS, "each variable of `shapes` start"),
         (NODES, [(2, 2)], None, "positive bounds d1, d2"),
         (NODES, [(2, 2)], {**LOSS, "d2": 0.0}, "positive bounds d1, d2"),
     ],

@@ -24,8 +24,8 @@ def check_record(nodes, loss, count):
     started = {start[0] for node in nodes for start in node["starts"]}
     if started != set(range(count)):
         raise ValueError(
-            "Argument `nodes` must have each variable start at a node. "
-            f"Expected {list(range(count))}, Received: starts of "
+            "Argument `nodes` must have each variable of `shapes` start at a "
+            f"node. Expected {list(range(count))}, Received: starts of "
             f"{sorted(started)}"
         )
     for name in ("d1", "d2"):

@@ -80,14 +80,26 @@ class LayerwiseSmoothness:
     ):
         self.norm = checks.norm("norm", norm)
         self.offset = checks.positive("offset", offset)
-        self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.shapes = tuple(
+            checks.shape("shapes", shape, minimum=0)
+            for shape in checks.sequence("shapes", shapes)
+        )
         count = len(self.shapes)
         names = range(count) if names is None else names
+        if not isinstance(names, range):
+            names = checks.sequence("names", names, count)
         self.names = tuple(str(name) for name in names)
         penalties = [0.0] * count if penalties is None else penalties
-        self._penalties = [float(penalty) for penalty in penalties]
-        self._nodes = [dict(node) for node in nodes]
-        self._loss = dict(loss or {})
+        self._penalties = [
+            checks.non_negative("penalties", penalty)
+            for penalty in checks.sequence("penalties", penalties, count)
+        ]
+        self._nodes = [
+            dict(checks.instance("nodes", node, dict, "a list of dictionaries"))
+            for node in checks.sequence("nodes", nodes)
+        ]
+        loss = {} if loss is None else loss
+        self._loss = dict(checks.instance("loss", loss, dict, "a dictionary"))
         check_record(self._nodes, self._loss, count)
         read = set()
         self._evaluate(lambda i: read.add(i) or 1.0)

@@ -232,8 +232,12 @@ class Haar(_OrthogonalInitializer):
 _BY_NAME = {"block_rotation": BlockRotation, "cayley": Cayley, "haar": Haar}
 
 
-def get_orthogonal_initializer(identifier):
+def get_orthogonal_initializer(identifier, name="identifier"):
     """One of the above from its name, or what Keras makes of it.
+
+    Args:
+        identifier: Name, configuration, initializer or `None`.
+        name: String, the argument, for errors. Defaults to `"identifier"`.
 
     Example:
 
@@ -243,7 +247,7 @@ def get_orthogonal_initializer(identifier):
     """
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
-    return checks.initializer("identifier", identifier)
+    return checks.initializer(name, identifier)
 
 
 def _uniform_directions(count, dtype, seed):

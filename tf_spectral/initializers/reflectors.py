@@ -241,8 +241,12 @@ _BY_NAME = {
 }
 
 
-def get_reflector_initializer(identifier):
+def get_reflector_initializer(identifier, name="identifier"):
     """A `ReflectorInitializer` from its name, configuration or itself.
+
+    Args:
+        identifier: Name, configuration or `ReflectorInitializer`.
+        name: String, the argument, for errors. Defaults to `"identifier"`.
 
     Example:
 
@@ -259,9 +263,9 @@ def get_reflector_initializer(identifier):
     if isinstance(initializer, ReflectorInitializer):
         return initializer
     raise ValueError(
-        "Argument `reflector_initializer` is unknown. Expected one of "
+        f"Argument `{name}` is unknown. Expected one of "
         f"{sorted(_BY_NAME)} or an instance of `ReflectorInitializer`, "
-        f"Received: reflector_initializer={checks.shown(identifier)}"
+        f"Received: {name}={checks.shown(identifier)}"
     )
 
 

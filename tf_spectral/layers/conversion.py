@@ -249,5 +249,5 @@ def _check_given(mode, center, radius):
         center = 0.0
     if radius is None:
         size = checks.non_negative("sigma_center", center, checks.SQUARABLE)
-        radius = size / 2 if size > 0 else 1.0
+        radius = size / 2 if size > 2 * checks.SMALLEST else 1.0
     check_sigma(mode, center, radius)

@@ -79,7 +79,9 @@ class GatedCell:
             recurrent_regularizer=recurrent_regularizer,
             **kwargs,
         )
-        initializer = get_reflector_initializer(reflector_initializer)
+        initializer = get_reflector_initializer(
+            reflector_initializer, "reflector_initializer"
+        )
         for place, gate in enumerate(self.gates):
             svd = SVD(
                 (units, units),

@@ -83,14 +83,17 @@ class OrthogonalRNNCell(FastRNNCell):
         text = isinstance(recurrent_constraint, str)
         if text and recurrent_constraint == "orthogonal":
             recurrent_constraint = Orthogonal()
+        recurrent_initializer = get_orthogonal_initializer(
+            recurrent_initializer, "recurrent_initializer"
+        )
+        if recurrent_initializer is None:
+            checks.refuse("recurrent_initializer", "be an initializer", None)
         super().__init__(
             units,
             activation,
             trainable_initial_state,
             kernel_initializer=kernel_initializer,
-            recurrent_initializer=get_orthogonal_initializer(
-                recurrent_initializer
-            ),
+            recurrent_initializer=recurrent_initializer,
             recurrent_constraint=recurrent_constraint,
             **kwargs,
         )

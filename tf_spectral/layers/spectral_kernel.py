@@ -103,7 +103,7 @@ class SpectralKernel(Convertible, layers.Layer):
         if not isinstance(sigma_center, str):
             self.sigma_center = center
         self.reflector_initializer = initializers.get_reflector_initializer(
-            reflector_initializer
+            reflector_initializer, "reflector_initializer"
         )
         self.kernel_regularizer = checks.regularizer(
             "kernel_regularizer", kernel_regularizer

@@ -122,6 +122,9 @@ class SpectralRNNCell(FastRNNCell):
                 )
         units = checks.integer("units", units, minimum=1)
         form = checks.choice("form", form, FORMS)
+        recurrent_regularizer = checks.regularizer(
+            "recurrent_regularizer", recurrent_regularizer
+        )
         super().__init__(
             units,
             activation,

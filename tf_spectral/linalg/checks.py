@@ -1,5 +1,6 @@
 """What every function of `linalg` asks of its arguments."""
 
+import numpy as np
 from keras import backend
 from keras import ops
 
@@ -50,9 +51,11 @@ def check_alike(name, value, other_name, other):
 
 
 def check_indices(name, value, count):
-    """`value` as an integer tensor; a single integer must be below `count`."""
-    if checks.is_integer(value):
-        checks.integer(name, value, minimum=0, maximum=count - 1)
+    """`value` as an integer tensor with entries from 0 to `count - 1`.
+
+    The entries of a tensor are not looked at: a device would be waited for.
+    """
+    given = value
     value = checks.tensor(name, value)
     dtype = backend.standardize_dtype(value.dtype)
     if "int" not in dtype:
@@ -60,6 +63,12 @@ def check_indices(name, value, count):
             f"Argument `{name}` must be an integer tensor. "
             f"Expected an integer dtype, Received: {name}.dtype={dtype}"
         )
+    if isinstance(given, (int, list, tuple, np.integer, np.ndarray)):
+        entries = np.asarray(given)
+        if entries.size and not 0 <= entries.min() <= entries.max() < count:
+            checks.refuse(
+                name, "hold places of rows", given, f"0 to d - 1 = {count - 1}"
+            )
     return ops.cast(value, "int32")
 
 

@@ -16,8 +16,10 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.linalg.checks import check_alike
 from tf_spectral.linalg.checks import check_indices
 from tf_spectral.linalg.checks import check_rank
+from tf_spectral.linalg.checks import check_square
 from tf_spectral.linalg.checks import working_dtype
 
 
@@ -44,11 +46,14 @@ def rotation_increments(rows_j, rows_l, angles):
     >>> np.allclose(keras.ops.convert_to_numpy(j), [[2.0, 0.0]], atol=1e-5)
     True
     """
-    rows_j, rows_l = (
-        check_rank("rows_j", rows_j, 2),
-        check_rank("rows_l", rows_l, 2),
-    )
+    rows_j, rows_l = check_alike("rows_j", rows_j, "rows_l", rows_l)
     angles = ops.cast(check_rank("angles", angles, 1), rows_j.dtype)
+    if angles.shape[0] != rows_j.shape[0]:
+        raise ValueError(
+            "Argument `angles` must have one entry for each row. Expected "
+            f"angles.shape=({rows_j.shape[0]},), "
+            f"Received: angles.shape={tuple(angles.shape)}"
+        )
     s, v = _sine_and_versine(angles)
     return s * rows_l + v * rows_j, v * rows_l - s * rows_j
 
@@ -134,7 +139,7 @@ def rotate_block(r, partner, angles):
     [0.8776, -0.4794]
     """
     r, angles = check_rank("r", r, 2), check_rank("angles", angles, 1)
-    partner = check_indices("partner", partner, 0)
+    partner = check_indices("partner", partner, r.shape[0])
     d = r.shape[0]
     for name, value in (("partner", partner), ("angles", angles)):
         if tuple(value.shape) != (d,):
@@ -169,10 +174,19 @@ def block_angles(s, partner, rate):
     >>> [round(float(angle), 4) for angle in angles]
     [-0.15, 0.15]
     """
-    s = check_rank("s", s, 2)
-    partner = check_indices("partner", partner, 0)
+    s = check_square("s", s)
+    partner = check_indices("partner", partner, s.shape[0])
+    if tuple(partner.shape) != (s.shape[0],):
+        raise ValueError(
+            "Argument `partner` must have one entry for each row. Expected "
+            f"shape ({s.shape[0]},), "
+            f"Received: partner.shape={tuple(partner.shape)}"
+        )
     entries = ops.take_along_axis(s, partner[:, None], axis=1)[:, 0]
-    return checks.tensor("rate", rate, s.dtype) * entries / -2
+    rate = checks.tensor("rate", rate, s.dtype)
+    if len(rate.shape):
+        checks.refuse("rate", "be a scalar", rate)
+    return rate * entries / -2
 
 
 def partners(pairs, d):
@@ -195,8 +209,9 @@ def partners(pairs, d):
     >>> keras.ops.convert_to_numpy(partners([[0, 2]], 3)).tolist()
     [2, 1, 0]
     """
-    pairs = check_pairs(pairs)
     d = checks.integer("d", d, minimum=0)
+    check_indices("pairs", pairs, d)
+    pairs = check_pairs(pairs)
     alone = ops.arange(d, dtype="int32")
     if pairs.shape[0] == 0:
         return alone

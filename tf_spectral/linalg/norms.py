@@ -37,6 +37,7 @@ def as_matrix(x):
     >>> tuple(as_matrix(keras.ops.ones((3, 3, 4, 8))).shape)
     (36, 8)
     """
+    x = checks.tensor("x", x)
     outputs = x.shape[-1] if len(x.shape) else 1
     inputs = 1
     for length in x.shape[:-1]:

@@ -81,6 +81,7 @@ def seems_orthogonal(w, tolerance=None):
     w = check_rank("w", w, 2)
     if tolerance is None:
         tolerance = max(1e-2, 100 * rounding_of(w.dtype))
+    tolerance = checks.positive("tolerance", tolerance, checks.SQUARABLE)
     x, _ = _as_tall(ops.cast(w, working_dtype(w.dtype)))
     n = x.shape[1]
     probes = np.random.default_rng(0).standard_normal((n, 8))
@@ -186,7 +187,7 @@ def rounding_of(dtype):
     >>> rounding_of("float32") == 2.0**-24
     True
     """
-    return _ROUNDING.get(backend.standardize_dtype(dtype), 2.0**-24)
+    return _ROUNDING.get(checks.floating_dtype("dtype", dtype), 2.0**-24)
 
 
 def _as_tall(w):

@@ -125,7 +125,7 @@ def round_robin_pairs(d, round):
     angle-parametrized orthogonal matrices", 2021 (circle method).
     """
     rounds = round_count(d)
-    if checks.is_integer(round):
+    if isinstance(round, (int, np.integer)):
         round = checks.integer("round", round) % rounds
     round = check_indices("round", round, rounds) % rounds
     i = ops.arange(d % 2, (d + 1) // 2, dtype="int32")

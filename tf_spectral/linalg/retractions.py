@@ -59,6 +59,7 @@ def shortened(step, longest=math.pi):
     True
     """
     step = check_rank("step", step, 2)
+    longest = checks.positive("longest", longest)
     if 0 in step.shape:
         return step
     scale = ops.maximum(ops.max(ops.abs(step)), ops.ones((), step.dtype))

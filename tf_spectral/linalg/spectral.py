@@ -101,6 +101,7 @@ def times_diagonal_plus_low_rank(x, sigma, p, r):
     """
     x, sigma = check_rank("x", x, 2), check_rank("sigma", sigma, 1)
     p, r = check_rank("p", p, 2), check_rank("r", r, 2)
+    sigma, p, r = (ops.cast(t, x.dtype) for t in (sigma, p, r))
     scaled = _times_diagonal(x, sigma, r.shape[0])
     return scaled - (x @ p) @ ops.transpose(r)
 
@@ -183,7 +184,9 @@ def _checked(u_vectors, sigma, v_vectors):
             f"Argument `sigma` has the wrong shape. Expected ({size},), "
             f"Received: sigma.shape={tuple(sigma.shape)}"
         )
-    return u_vectors, sigma, v_vectors
+    # A sum of parts, which have one dtype.
+    dtype = working_dtype(u_vectors.dtype)
+    return u_vectors, ops.cast(sigma, dtype), ops.cast(v_vectors, dtype)
 
 
 def _times_diagonal(rows, sigma, width):

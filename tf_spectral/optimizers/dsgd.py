@@ -122,6 +122,7 @@ class DSGD(JointOptimizer):
         norm = checks.norm("norm", norm)
         requirements.check_smoothness(smoothness, norm)
         norm_refresh = requirements.check_norm_refresh(norm_refresh, kwargs)
+        selection = checks.choice("selection", selection, SELECTIONS)
         if selection == "greedy" and kwargs.get("clipnorm"):
             raise ValueError(
                 "`clipnorm` gives all gradients the same norm, and greedy "
@@ -131,7 +132,7 @@ class DSGD(JointOptimizer):
             )
         super().__init__(learning_rate, name=name, **kwargs)
         self.norm = norm
-        self.selection = checks.choice("selection", selection, SELECTIONS)
+        self.selection = selection
         self.smoothness = smoothness
         self.polar_accuracy = checks.choice(
             "polar_accuracy", polar_accuracy, POLAR_ACCURACIES

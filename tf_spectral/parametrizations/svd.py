@@ -95,13 +95,13 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
         matrix_regularizer = checks.regularizer(
             "matrix_regularizer", matrix_regularizer
         )
-        super().__init__(**kwargs)
+        super().__init__(**checks.layer_options(kwargs))
         self.shape = shape
         self.reflectors = check_reflectors(reflectors, *self.shape)
         self.sigma_mode, self.sigma_center, self.sigma_radius = sigma
         self.annealed_radius = annealed_radius
         self.reflector_initializer = initializers.get_reflector_initializer(
-            reflector_initializer
+            reflector_initializer, "reflector_initializer"
         )
         (n_in, n_out), (m_u, m_v) = self.shape, self.reflectors
         self.reflector_initializer.check((m_u, n_out), (m_v, n_in))

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 
+from tf_spectral import checks
+
 
 def read_log(path):
     """Reads a file of `keras.callbacks.CSVLogger`.
@@ -32,7 +34,8 @@ def read_log(path):
     ...     read_log(path)["loss"].tolist()
     [0.5, nan]
     """
-    with open(path, newline="") as file:
+    # `open` also takes the number of a file that is open: 0 waits for a user.
+    with open(checks.path("path", path), newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames
         rows = list(reader)

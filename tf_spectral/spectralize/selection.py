@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from keras import layers as stock
 
+from tf_spectral import checks
 from tf_spectral.bounds.graph import is_graph
 
 # Wrappers and the attributes that hold what they wrap.
@@ -136,9 +137,13 @@ def _those_of(classes, found):
 
 
 def _compiled(name, pattern):
+    if pattern is None:
+        return None
+    if not isinstance(getattr(pattern, "pattern", pattern), str):
+        checks.refuse(name, "be a regular expression", pattern, "a string")
     try:
-        return None if pattern is None else re.compile(pattern)
-    except (re.error, TypeError) as error:
+        return re.compile(pattern)
+    except re.error as error:
         raise ValueError(
             f"Argument `{name}` must be a regular expression ({error}). "
             f"Received: {name}={pattern!r}"
