@@ -1,5 +1,7 @@
 """What every test starts from: float64 everywhere, one seed, no leftovers."""
 
+import collections
+import math
 import os
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
@@ -21,3 +23,44 @@ def fresh_session():
 def mode(request):
     """Every way this backend runs a function, see `helpers.MODES`."""
     return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a grid of sizes one case runs in every mode, the others in the first.
+
+    Compiling takes most of the time, and what it may spoil is an operation
+    rather than a size. Whatever else a parameter is, a name, a flag, NaN, is
+    a variant of the code: each has its case in every mode. The rest of the
+    grid is `slow`.
+    """
+    grids = collections.defaultdict(list)
+    for item in items:
+        parameters = dict(item.callspec.params) if _has_cases(item) else {}
+        if parameters.pop("mode", helpers.MODES[0]) == helpers.MODES[0]:
+            continue
+        mode = item.callspec.params["mode"]
+        parameters.pop("dtype", None)
+        variant = tuple(
+            (name, repr(value))
+            for name, value in sorted(parameters.items())
+            if not _is_a_size(value)
+        )
+        grids[item.nodeid.split("[")[0], mode, variant].append(item)
+    for cases in grids.values():
+        # The first and the last are often the degenerate ones.
+        chosen = cases[len(cases) // 2]
+        for item in cases:
+            if item is not chosen:
+                item.add_marker(pytest.mark.slow)
+
+
+def _has_cases(item):
+    return hasattr(item, "callspec")
+
+
+def _is_a_size(value):
+    if isinstance(value, (tuple, list)):
+        return True
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
