@@ -9,7 +9,6 @@ from keras import ops
 
 from tests.helpers import BACKEND
 from tests.optimizers.contract import BATCH
-from tests.optimizers.contract import CLASSES
 from tests.optimizers.contract import LOSS
 from tests.optimizers.contract import OPTIMIZERS
 from tests.optimizers.contract import assert_same
@@ -238,28 +237,6 @@ def test_tiny_and_huge_gradients(contender, size):
         ],
     )
     assert all(np.isfinite(w).all() for w in weights_of(model))
-
-
-def test_embeddings(contender):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((4,), dtype="int32"),
-            keras.layers.Embedding(9, 5),
-            keras.layers.Flatten(),
-            keras.layers.Dense(
-                20,
-                kernel_initializer="orthogonal",
-                kernel_constraint=contender.constraint,
-            ),
-            keras.layers.Dense(CLASSES, "softmax"),
-        ]
-    )
-    model = compiled(contender, model)
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 9, size=(32, 4))
-    losses = fitted(model, 4, x, x[:, 0] % CLASSES, batch=32)
-    assert losses[-1] < losses[0]
 
 
 def test_a_variable_without_gradient_is_left_alone(contender):

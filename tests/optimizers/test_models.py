@@ -29,6 +29,7 @@ CONTENDERS = [
     "dsgd_1",
     "dsgd_random",
     "dsgd_all",
+    "dsgd_delayed",
     "srgd",
     "srcd_best",
     "spectral_cyclic",
@@ -208,16 +209,47 @@ def trains(make, name, options):
     return losses
 
 
-@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
-def test_dsgd_trains_every_kind_of_model(make):
-    """With nothing set, which is what is typed first, under XLA."""
-    options = {"jit_compile": True} if BACKEND == "tensorflow" else {}
+# Those that are tried at once, and whether under XLA; the others cost more.
+QUICK = {
+    one_layer: True,
+    frozen_backbone: False,
+    shared_embedding: True,
+    sub_models_and_shared_layers: False,
+    convolutional: False,
+    odd_shapes: False,
+}
+
+
+def learns(make, contender, optimizer, xla):
+    options = {"jit_compile": xla} if BACKEND == "tensorflow" else {}
     keras.utils.set_random_seed(0)
-    model = make(OPTIMIZERS["dsgd_2"])
-    model.compile(DSGD(), LOSS, **options)
+    model = make(contender)
+    model.compile(optimizer(model), LOSS, **options)
     x, y = data_for(model)
     losses = fitted(model, 12, x, y, batch=32)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("make", QUICK, ids=lambda make: make.__name__)
+def test_dsgd_trains_each_kind_of_model(make):
+    """With nothing set, which is what is typed first."""
+    learns(make, OPTIMIZERS["dsgd_2"], lambda _: DSGD(), QUICK[make])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make",
+    [make for make in MODELS if not QUICK.get(make)],
+    ids=lambda make: make.__name__,
+)
+def test_dsgd_trains_each_kind_of_model_under_xla(make):
+    learns(make, OPTIMIZERS["dsgd_2"], lambda _: DSGD(), True)
+
+
+@pytest.mark.parametrize("name", ["srgd", "srcd_best", "spectral_cyclic"])
+def test_every_class_trains_under_xla(name):
+    """Shared embeddings, whose gradients are slices, and a square kernel."""
+    learns(shared_embedding, OPTIMIZERS[name], OPTIMIZERS[name].make, True)
 
 
 def test_dsgd_says_that_it_guesses_and_only_then():
@@ -342,3 +374,100 @@ def test_h5_files_load(name, tmp_path):
     for a, b in zip(weights_of(again), weights_of(model)):
         np.testing.assert_array_equal(a, b)
     assert np.isfinite(fitted(again, 1, x, y)).all()
+
+
+CLASSES_OF_OPTIMIZERS = {
+    "DSGD": lambda **options: DSGD(selection="all", **options),
+    "SpectralDescent": lambda **options: SpectralDescent(
+        lipschitz=1.0, **options
+    ),
+    "SRGD": SRGD,
+    "SRCD": SRCD,
+}
+
+
+def orthogonal_network():
+    keras.utils.set_random_seed(0)
+    square = layers.Dense(
+        FEATURES,
+        kernel_constraint=Orthogonal(),
+        kernel_initializer="orthogonal",
+        name="first",
+    )
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            square,
+            layers.Dense(CLASSES, "softmax", name="out"),
+        ]
+    )
+
+
+def orthogonality(kernel):
+    w = ops.convert_to_numpy(kernel)
+    return np.abs(w.T @ w - np.eye(len(w))).max()
+
+
+@pytest.mark.parametrize("name", CLASSES_OF_OPTIMIZERS)
+def test_overwritten_averages_are_orthogonal(name):
+    model = orthogonal_network()
+    variables = model.trainable_variables
+    optimizer = CLASSES_OF_OPTIMIZERS[name](
+        learning_rate=0.3,
+        use_ema=True,
+        ema_momentum=0.6,
+        ema_overwrite_frequency=2,
+    )
+    rng = np.random.default_rng(0)
+    for count in range(6):
+        optimizer.apply(
+            [
+                ops.convert_to_tensor(rng.normal(size=v.shape), "float32")
+                for v in variables
+            ],
+            variables,
+        )
+        kernel = ops.convert_to_numpy(variables[0])
+        average = optimizer._model_variables_moving_average[0]
+        assert orthogonality(kernel) < 1e-5
+        distance = np.abs(ops.convert_to_numpy(average) - kernel).max()
+        assert count == 0 or (distance < 1e-5) == (count % 2 == 1)
+
+
+@pytest.mark.parametrize("name", CLASSES_OF_OPTIMIZERS)
+def test_wrapped_in_optimizers_of_keras(name, tmp_path):
+    """As `mixed_float16` wraps them, and for a part of the weights."""
+
+    def trained(wrap, **options):
+        options = options if BACKEND == "tensorflow" else {}
+        model = orthogonal_network()
+        own = CLASSES_OF_OPTIMIZERS[name](learning_rate=0.1)
+        before = weights_of(model)[0]
+        model.compile(wrap(own), LOSS, **options)
+        fitted(model, 3, *data_for(model), batch=16)
+        assert orthogonality(model.layers[0].kernel) < 1e-5
+        assert np.abs(weights_of(model)[0] - before).max() > 1e-4
+        path = tmp_path / "model.keras"
+        model.save(path)
+        again = keras.models.load_model(path).optimizer
+        for a, b in zip(
+            again.variables, model.optimizer.variables, strict=True
+        ):
+            np.testing.assert_array_equal(
+                ops.convert_to_numpy(a), ops.convert_to_numpy(b)
+            )
+        return weights_of(model)
+
+    plain = trained(lambda own: own, run_eagerly=True)
+    scaled = trained(keras.optimizers.LossScaleOptimizer, jit_compile=False)
+    for a, b in zip(scaled, plain):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+    if hasattr(keras.optimizers, "MultiOptimizer"):
+        trained(
+            lambda own: keras.optimizers.MultiOptimizer(
+                keras.optimizers.OptimizerMap(
+                    keras.optimizers.SGD(), {".*first/kernel": own}
+                )
+            ),
+            run_eagerly=True,
+        )
