@@ -10,6 +10,7 @@ from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.layers import contract
 from tests.layers.contract import CLOSE
+from tests.layers.contract import DTYPE
 from tests.layers.contract import EXACT
 from tests.layers.contract import FEATURES
 from tests.layers.contract import UNITS
@@ -223,6 +224,43 @@ def test_mask_of_a_masking_layer(contender, make):
     assert_equal(model(x), last)
 
 
+def test_masks_go_on_where_stock_layers_drop_them(make, monkeypatch):
+    """As from Keras 3.16 on, with a warning; a layer behind needs it."""
+    init = keras.layers.RNN.__init__
+
+    def drops_masks(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.supports_masking = False
+
+    monkeypatch.setattr(keras.layers.RNN, "__init__", drops_masks)
+    x = normal(4, 5, FEATURES)
+    x[~MASK] = 0.0
+    layer = built(make(return_sequences=True, return_state=True))
+    outputs, *_ = layer(keras.layers.Masking(dtype=DTYPE)(x))
+    mean = keras.layers.GlobalAveragePooling1D(dtype=DTYPE)
+    assert_equal(mean(outputs), mean(outputs * 1.0, mask=MASK))
+
+
+def test_attributes_that_are_set_later(contender, make):
+    """Regularizers before it is built, freezing and policies at any time."""
+    layer, x = make(), normal(4, 5, FEATURES)
+    layer.cell.recurrent_regularizer = keras.regularizers.L2(2.0)
+    built(layer)
+    matrix = ops.convert_to_numpy(layer.recurrent_matrix())
+    expected = 2.0 * np.sum(matrix**2)
+    assert_close(float(sum(layer.losses)), expected, CLOSE)
+    number = len(layer.trainable_variables)
+    layer.trainable = False
+    assert not layer.trainable_variables
+    layer.trainable = True
+    assert len(layer.trainable_variables) == number
+    expected = arrays_of(layer(x))[0]
+    layer.dtype_policy = keras.dtype_policies.get("mixed_bfloat16")
+    output = layer(x)
+    assert helpers.dtype_of(output) == "bfloat16"
+    assert_close(ops.convert_to_numpy(ops.cast(output, DTYPE)), expected, 0.05)
+
+
 def test_bidirectional(contender, make):
     layer = built(keras.layers.Bidirectional(make(return_sequences=True)))
     forward = contender.reference(layer.forward_layer)
@@ -404,10 +442,46 @@ def test_learns_in_a_compiled_model(make):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_integer_complex_and_empty_sequences(make):
+def test_integers_and_booleans_are_cast(contender, make):
+    """As stock layers do: sequences, initial states and masks."""
+    layer = built(make(return_sequences=True))
+    plain = keras.layers.RNN(layer.cell, return_sequences=True)
+    reference = contender.reference(layer)
+    state = keras.tree.map_structure(lambda t: t > 0, contender.state())
+    state = keras.tree.map_structure(lambda t: ops.cast(t, "int32"), state)
+    counts = np.random.default_rng(0).integers(0, 4, size=(4, 5, FEATURES))
+    for dtype in ("int32", "bool"):
+        x = counts.astype(dtype)
+        expected = layer(x.astype(DTYPE))
+        assert_equal(layer(x), expected)
+        assert_equal(layer(ops.convert_to_tensor(x)), expected)
+        assert_equal(reference(x), expected)
+        assert_equal(plain(x), expected)
+        mask = ops.convert_to_tensor(MASK.astype(dtype))
+        options = {} if BACKEND == "jax" else {"initial_state": state}
+        outputs = layer(x, mask=mask, **options)
+        mask = ops.convert_to_tensor(MASK)
+        assert_equal(outputs, reference(x, mask=mask, **options))
+    dropped = same_weights(layer, make(return_sequences=True, dropout=0.4))
+    assert_equal(dropped(counts), layer(counts))
+    assert np.isfinite(arrays_of(dropped(counts, training=True))[0]).all()
+
+
+@helpers.slow_but_on_torch
+def test_integers_in_a_compiled_model(make):
+    counts = np.random.default_rng(0).integers(0, 4, size=(4, 5, FEATURES))
+    dropped = make(return_sequences=True, dropout=0.4)
+    inputs = keras.Input((None, FEATURES), dtype="int32")
+    model = keras.Sequential([inputs, dropped])
+    model.compile("sgd", "mse", jit_compile=BACKEND != "torch")
+    model.fit(counts, normal(4, 5, UNITS), verbose=0)
+    expected = arrays_of(dropped(counts.astype(DTYPE)))[0]
+    assert_close(model.predict(counts, verbose=0), expected, CLOSE)
+
+
+def test_complex_and_empty_sequences(make):
     layer = built(make())
     for x in (
-        ops.ones((2, 5, FEATURES), "int32"),
         ops.convert_to_tensor(np.ones((2, 5, FEATURES), "complex64")),
         np.ones((2, 0, FEATURES)),
     ):

@@ -90,6 +90,18 @@ def test_a_new_weight_counts_at_once(layer_class, formed):
 
 
 @pytest.mark.parametrize("layer_class", BOTH)
+def test_reading_the_kernel_begins_no_call(layer_class):
+    """Keras would keep the losses of the calls that come after."""
+    layer = make(layer_class, activity_regularizer="l2")
+    x = normal(2, 5, FEATURES)
+    layer(x)
+    array(layer.cell.recurrent_kernel)
+    for _ in range(2):
+        layer(x)
+        assert len(layer.losses) == 1
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
 def test_a_failed_sequence_counts_no_more(layer_class):
     """The kernel that a plain RNN formed before it failed is not used."""
     layer = make(layer_class)

@@ -235,6 +235,43 @@ def test_saved_and_loaded(contender, tmp_path):
     assert_close(numpy_of(fresh(x)), numpy_of(model(x)), 0.0)
 
 
+def test_an_activation_set_to_none(contender, tmp_path):
+    """As with Keras' own layers it is the identity, and it can be saved."""
+    for activation in ("relu", keras.layers.LeakyReLU(0.1)):
+        layer = contender.built(activation=activation)
+        x = contender.inputs()
+        layer.activation = None
+        plain = contender.make(activation=None)
+        plain.build((None, *contender.shape))
+        plain.set_weights(layer.get_weights())
+        assert_close(numpy_of(layer(x)), numpy_of(plain(x)), 0.0)
+        assert layer.get_config()["activation"] == "linear"
+        assert layer.activation is None
+        stock = layer.to_stock()
+        assert_close(numpy_of(stock(x)), numpy_of(plain(x)), EXACT)
+        stock.activation = None
+        again = type(layer).from_stock(stock)
+        assert_close(numpy_of(again(x)), numpy_of(plain(x)), CLOSE)
+
+
+def test_use_bias_set_later(contender):
+    """A conversion computes what the layer does."""
+    layer, x = contender.built(), contender.inputs()
+    stock = layer.to_stock()
+    layer.use_bias = stock.use_bias = False
+    expected = numpy_of(stock(x))
+    assert_close(numpy_of(layer(x)), expected, EXACT)
+    assert_close(numpy_of(layer.to_stock()(x)), expected, EXACT)
+    again = type(layer).from_stock(stock)
+    assert_close(numpy_of(again(x)), expected, CLOSE)
+
+
+def test_complex_inputs_are_refused(contender):
+    x = ops.convert_to_tensor(contender.inputs().astype("complex64"))
+    with pytest.raises(ValueError, match="(?s)`inputs`.*real.*Received"):
+        contender.built()(x)
+
+
 def test_frozen_from_the_start(contender):
     layer = contender.built(trainable=False)
     assert not layer.trainable_variables

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.helpers import evaluate
+from tests.helpers import grad
 from tests.layers.contract import gradients
 from tests.layers.contract import normal
 from tests.layers.contract import shaken
+from tf_spectral import spectralize
 from tf_spectral.layers import SpectralDense
 from tf_spectral.parametrizations import SVD
 
@@ -124,6 +127,62 @@ def test_integers_and_an_empty_batch():
     )
     assert tuple(layer(np.zeros((0, 3))).shape) == (0, 2)
     assert tuple(layer(np.zeros((0, 4, 3))).shape) == (0, 4, 2)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has none there")
+@pytest.mark.parametrize("form", ("dense", "low_rank"))
+def test_sparse_inputs(form):
+    """As `Dense` takes them: outputs, gradients, rows without an entry."""
+    layer = shaken_low_rank(form)
+    x = normal(6, 5) * (normal(6, 5, seed=1) > 0.5)
+    x[1] = 0.0
+    for array in (x, x.astype("int32"), x[:0]):
+        expected = ops.convert_to_numpy(layer(array.astype(x.dtype)))
+        actual = layer(sparse(array))
+        assert_close(ops.convert_to_numpy(actual), expected, 1e-6)
+    weights = [ops.convert_to_numpy(v) for v in layer.trainable_variables]
+
+    def loss(x):
+        def f(*weights):
+            outputs, _ = layer.stateless_call(weights, [], x)
+            return ops.sum(ops.square(outputs))
+
+        return f
+
+    expected = grad(loss(ops.convert_to_tensor(x)), *weights)
+    for a, b in zip(grad(loss(sparse(x)), *weights), expected, strict=True):
+        assert_close(a, b, 1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has none there")
+def test_models_of_sparse_inputs_are_converted(tmp_path):
+    inputs = keras.Input((5,), sparse=True)
+    model = keras.Model(inputs, keras.layers.Dense(3, "relu")(inputs))
+    x = sparse(normal(6, 5) * (normal(6, 5, seed=1) > 0.5))
+    converted = spectralize(model)
+    expected = ops.convert_to_numpy(model(x))
+    assert_close(ops.convert_to_numpy(converted(x)), expected, 1e-5)
+    converted.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert_close(ops.convert_to_numpy(again(x)), expected, 1e-5)
+    again.compile("sgd", "mse")
+    assert np.isfinite(again.train_on_batch(x, np.ones((6, 3))))
+
+
+def shaken_low_rank(form):
+    layer = SpectralDense(3, "tanh", reflectors=1, form=form)
+    layer.build((None, 5))
+    return shaken(layer)
+
+
+def sparse(array):
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.sparse.from_dense(array)
+    from jax.experimental.sparse import BCOO
+
+    return BCOO.fromdense(array)
 
 
 def test_masks_pass():

@@ -52,6 +52,25 @@ def test_from_simple_rnn_and_back(use_bias):
         assert_close(array(a), array(b), CLOSE)
 
 
+def test_what_was_set_later_goes_over():
+    """An activation of `None` is the identity; `use_bias` came too late."""
+    x = normal(2, 5, 3)
+    for layer in (SpectralRNN(4), OrthogonalRNN(4, use_bias=True)):
+        layer.build(x.shape)
+        layer.cell.activation, layer.cell.use_bias = None, False
+        layer.cell.bias.assign(ops.ones((4,)))
+        expected = ops.convert_to_numpy(layer(x))
+        unrolled = type(layer).from_config(
+            {**layer.get_config(), "unroll": True}
+        )
+        assert unrolled.activation is keras.activations.linear
+        stock = layer.to_simple_rnn()
+        assert_close(ops.convert_to_numpy(stock(x)), expected, 1e-5)
+        stock.cell.activation, stock.cell.use_bias = None, False
+        back = type(layer).from_simple_rnn(stock)
+        assert_close(ops.convert_to_numpy(back(x)), expected, 1e-5)
+
+
 def test_from_simple_rnn_with_bounds():
     options = {"sigma_mode": "sigmoid", "sigma_radius": 0.3}
     source = randomize(make(**options))

@@ -5,6 +5,7 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.layers.fast_cell import get_activation
+from tf_spectral.layers.fast_cell import plain_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.linalg.checks import working_dtype
@@ -71,14 +72,15 @@ class Convertible:
             {"kernel": kernel},
             usable_reflectors(reflectors, *kernel.shape),
             (sigma_mode, sigma_center, sigma_radius),
-            kwargs.get("activation", layer.activation),
+            kwargs.get("activation", layer.activation or "linear"),
         )
-        config = layer.get_config()
+        config = config_of(layer)
         new = cls.from_config(
             {
                 **{
                     k: config[k] for k in config if k not in cls.refused_options
                 },
+                "use_bias": adds_bias(layer),
                 "activity_regularizer": layer.activity_regularizer,
                 "autocast": layer.autocast,
                 "reflectors": reflectors,
@@ -88,14 +90,10 @@ class Convertible:
                 **kwargs,
             }
         )
-        if new.use_bias != layer.use_bias:
-            raise ValueError(
-                "Argument `use_bias` cannot differ from that of `layer`. "
-                f"Expected {layer.use_bias}, Received: use_bias={new.use_bias}"
-            )
+        check_same_bias(new, layer)
         new.build(new.shape_for_kernel(layer.kernel.shape))
         new.conversion_residual = new.svd.assign_matrix(kernel, exact)
-        if layer.use_bias:
+        if new.use_bias:
             # Two layers must not share memory: JAX hands it on in training.
             new.bias.assign(ops.copy(layer.bias))
             carry_trainable(layer.bias, new.bias)
@@ -113,7 +111,7 @@ class Convertible:
         if not self.built:
             raise ValueError("The layer must be built. Received: built=False")
         check_untrained(self)
-        config = self.get_config()
+        config = {**self.get_config(), "use_bias": adds_bias(self)}
         for key in self.own_options:
             del config[key]
         # Overwritten below: no need to draw from the default.
@@ -121,10 +119,10 @@ class Convertible:
             {**config, "kernel_initializer": "zeros"}
         )
         layer.build(self.shape_for_kernel(self.kernel.shape))
-        bias = [ops.copy(self.bias)] if self.use_bias else []
+        bias = [ops.copy(self.bias)] if layer.use_bias else []
         layer.set_weights([self.kernel, *bias])
         carry_trainable(self.svd, layer._kernel)
-        if self.use_bias:
+        if layer.use_bias:
             carry_trainable(self.bias, layer.bias)
         return layer
 
@@ -176,6 +174,36 @@ def check_untrained(layer):
                 "Expected an activation without weights, Received: "
                 f"{name}={activation}"
             )
+
+
+def adds_bias(layer):
+    """Whether a built layer does: `use_bias` may have been set since.
+
+    Convolutions ask for it in each call, the other layers for the weight.
+    """
+    owner = getattr(layer, "cell", layer)
+    if hasattr(owner, "kernel_size"):
+        return owner.use_bias
+    return owner.bias is not None
+
+
+def check_same_bias(new, layer):
+    """Raises unless both layers or none of them have a bias."""
+    expected = adds_bias(layer)
+    if new.use_bias != expected:
+        raise ValueError(
+            "Argument `use_bias` cannot differ from that of `layer`. "
+            f"Expected {expected}, Received: use_bias={new.use_bias}"
+        )
+
+
+def config_of(layer):
+    """The configuration of a stock layer, activation set to `None` or not."""
+    owner = getattr(layer, "cell", layer)
+    if not hasattr(owner, "activation"):
+        return layer.get_config()
+    with plain_activation(owner):
+        return layer.get_config()
 
 
 def carry_trainable(old, new):

@@ -1,5 +1,7 @@
 """FastRNNCell: what the cells of `FastRNN` share, all but their matrix."""
 
+import contextlib
+
 from keras import activations
 from keras import layers
 from keras import ops
@@ -7,6 +9,7 @@ from keras.saving import deserialize_keras_object
 from keras.saving import serialize_keras_object
 
 from tf_spectral import checks
+from tf_spectral.layers.inputs import real_tensor
 from tf_spectral.layers.modrelu import ModReLU
 
 
@@ -77,6 +80,7 @@ class FastRNNCell(layers.SimpleRNNCell):
     def call(self, sequence, states, training=False):
         nested = isinstance(states, (list, tuple))
         previous = states[0] if nested else states
+        sequence = real_tensor("sequence", sequence, self.compute_dtype)
         if training:
             mask = self.get_dropout_mask(sequence)
             sequence = sequence if mask is None else sequence * mask
@@ -85,7 +89,9 @@ class FastRNNCell(layers.SimpleRNNCell):
         z = sequence @ ops.convert_to_tensor(self.kernel)
         if self.bias is not None:
             z = z + self.bias
-        output = self.activation(z + self._step_forward()(previous))
+        output = z + self._step_forward()(previous)
+        if self.activation is not None:
+            output = self.activation(output)
         # Keras' own tanh returns float32 for float64 on JAX.
         output = ops.cast(output, self.compute_dtype)
         return output, [output] if nested else output
@@ -122,8 +128,10 @@ class FastRNNCell(layers.SimpleRNNCell):
         return [ops.tile(state[None], (batch_size, 1))]
 
     def get_config(self):
+        with plain_activation(self):
+            config = super().get_config()
         return {
-            **super().get_config(),
+            **config,
             "activation": serialize_activation(self.activation),
             "trainable_initial_state": self.trainable_initial_state,
         }
@@ -145,4 +153,23 @@ def serialize_activation(activation):
     """What `get_activation` makes the same activation of."""
     if isinstance(activation, layers.Layer):
         return serialize_keras_object(activation)
-    return activations.serialize(activation)
+    return activations.serialize(activation or activations.linear)
+
+
+@contextlib.contextmanager
+def plain_activation(layer):
+    """Within it an activation that was set to `None` is the identity.
+
+    Keras' layers take `None` for that in their calls, but make no
+    configuration of it.
+    """
+    if layer.activation is not None:
+        yield
+        return
+    # PyTorch puts no function where a module was.
+    del layer.activation
+    layer.activation = activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = None

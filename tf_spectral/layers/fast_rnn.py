@@ -3,10 +3,10 @@
 import functools
 
 from keras import activations
-from keras import backend
 from keras import layers
 from keras import ops
 
+from tf_spectral.layers.inputs import real_tensor
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.recurrence import recurrence
 from tf_spectral.layers.slopes import pullback_from_output
@@ -24,7 +24,7 @@ class FastRNN(layers.RNN):
     """
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        check_sequences(sequences)
+        sequences = checked_sequences(sequences, self.cell.compute_dtype)
         try:
             return super().call(
                 sequences,
@@ -54,9 +54,13 @@ class FastRNN(layers.RNN):
 
     def _pullback(self):
         """The derivative that the fast pass needs, `None` to do without it."""
-        return (
-            None if self.unroll else pullback_from_output(self.cell.activation)
-        )
+        if self.unroll:
+            return None
+        return pullback_from_output(self._activation())
+
+    def _activation(self):
+        # As Keras does: told to be `None` it is the identity.
+        return self.cell.activation or activations.linear
 
     def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
         if self._pullback() is None:
@@ -83,7 +87,7 @@ class FastRNN(layers.RNN):
             x = x * input_mask
         length, batch = x.shape[0], x.shape[1]
         rows = length * batch if length and batch else None
-        activation = cell.activation
+        activation = self._activation()
         modrelu = type(activation) is ModReLU
         if type(activation) is layers.LeakyReLU:
             # As a layer it would cast to its own dtype.
@@ -127,16 +131,12 @@ class FastRNN(layers.RNN):
         return outputs[-1], ops.transpose(outputs, (1, 0, 2)), [last]
 
 
-def check_sequences(sequences):
-    """Raises unless they are floating and have at least one step."""
-    dtype = backend.standardize_dtype(sequences.dtype)
-    if "float" not in dtype:
-        raise ValueError(
-            "Argument `sequences` must be a floating tensor. Expected a real "
-            f"floating dtype, Received: sequences.dtype={dtype}"
-        )
+def checked_sequences(sequences, dtype):
+    """Sequences of numbers in that dtype; raises where there is no step."""
+    sequences = real_tensor("sequences", sequences, dtype)
     if sequences.shape[1] == 0:
         raise ValueError(
             "Argument `sequences` must have at least one time step. Received: "
             f"sequences.shape={tuple(sequences.shape)}"
         )
+    return sequences

@@ -115,6 +115,8 @@ class GatedCell:
             constraint=self.kernel_constraint,
         )
         for svd in self.recurrent:
+            # It may have been set since.
+            svd.matrix_regularizer = self.recurrent_regularizer
             if not svd.built:
                 svd.build()
         self.bias = None
@@ -177,12 +179,15 @@ class GatedCell:
         super().reset_recurrent_dropout_mask()
 
     def _is_formed(self):
-        formed_here = self._formed_in is self._get_call_context()
-        return self._formed is not None and formed_here
+        # Outside of a call Keras would begin one when it is asked.
+        formed = self._formed is not None
+        return formed and self._formed_in is self._get_call_context()
 
     def _form(self):
-        self._drop()
-        self._formed = self.recurrent_kernel
+        # Of the kernel's dtype in this call: the layer around may have been
+        # given a policy of its own.
+        dtype = ops.convert_to_tensor(self.kernel).dtype
+        self._formed = ops.cast(self.recurrent_matrix(), dtype)
         self._formed_in = self._get_call_context()
 
     def _drop(self):

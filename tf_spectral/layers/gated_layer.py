@@ -5,7 +5,7 @@ from keras import ops
 from keras import tree
 
 from tf_spectral import checks
-from tf_spectral.layers.fast_rnn import check_sequences
+from tf_spectral.layers.fast_rnn import checked_sequences
 from tf_spectral.layers.gated_cell import REFUSED_OPTIONS
 from tf_spectral.layers.gated_cell import SPECTRAL_OPTIONS
 from tf_spectral.layers.gated_conversion import GatedConvertible
@@ -113,12 +113,14 @@ class GatedLayer(GatedConvertible):
             **kwargs,
         )
         self.input_spec = [layers.InputSpec(ndim=3)]
+        # From Keras 3.16 on `RNN` hands on no mask unless it is told to.
+        self.supports_masking = True
         self.use_cudnn = use_cudnn
         self.supports_jit = self._stock_supports_jit()
         self.conversion_residual = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        check_sequences(sequences)
+        sequences = checked_sequences(sequences, self.cell.compute_dtype)
         try:
             return super().call(
                 sequences,

@@ -4,8 +4,11 @@ from keras import layers
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.layers.conversion import adds_bias
 from tf_spectral.layers.conversion import carry_trainable
+from tf_spectral.layers.conversion import check_same_bias
 from tf_spectral.layers.conversion import check_untrained
+from tf_spectral.layers.conversion import config_of
 from tf_spectral.layers.fast_rnn import FastRNN
 
 
@@ -34,6 +37,8 @@ class LikeSimpleRNN(FastRNN):
                 "the one before. Received: trainable_initial_state=True"
             )
         self.input_spec = [layers.InputSpec(ndim=3)]
+        # From Keras 3.16 on `RNN` hands on no mask unless it is told to.
+        self.supports_masking = True
 
     units = of_cell("units")
     activation = of_cell("activation")
@@ -74,13 +79,14 @@ class LikeSimpleRNN(FastRNN):
         config = {k: v for k, v in self.get_config().items() if k in options}
         # Overwritten below: the default would take a QR decomposition.
         config.setdefault("recurrent_initializer", "zeros")
+        config["use_bias"] = adds_bias(self)
         layer = layers.SimpleRNN.from_config(config)
         layer.build(sequences_shape(self))
-        bias = [ops.copy(cell.bias)] if cell.use_bias else []
+        bias = [ops.copy(cell.bias)] if layer.use_bias else []
         kernel = ops.copy(cell.kernel)
         layer.set_weights([kernel, ops.copy(self.recurrent_matrix()), *bias])
         carry_trainable(cell.kernel, layer.cell.kernel)
-        if cell.use_bias:
+        if layer.use_bias:
             carry_trainable(cell.bias, layer.cell.bias)
         return layer
 
@@ -98,19 +104,16 @@ class LikeSimpleRNN(FastRNN):
                 of the two has a bias.
         """
         check_simple_rnn(layer)
-        config = layer.get_config()
+        config = config_of(layer)
         for key in without:
             del config[key]
+        config["use_bias"] = adds_bias(layer)
         new = cls.from_config({**config, **changes})
-        if new.use_bias != layer.use_bias:
-            raise ValueError(
-                "Argument `use_bias` cannot differ from that of `layer`. "
-                f"Expected {layer.use_bias}, Received: use_bias={new.use_bias}"
-            )
+        check_same_bias(new, layer)
         new.build(sequences_shape(layer))
         new.cell.kernel.assign(ops.copy(layer.cell.kernel))
         carry_trainable(layer.cell.kernel, new.cell.kernel)
-        if layer.use_bias:
+        if new.use_bias:
             new.cell.bias.assign(ops.copy(layer.cell.bias))
             carry_trainable(layer.cell.bias, new.cell.bias)
         return new

@@ -49,7 +49,7 @@ class OrthogonalRNNCell(FastRNNCell):
         seed: Integer seed of the dropout. Defaults to `None`.
 
     Call arguments:
-        sequence: Floating tensor `(batch, features)`.
+        sequence: Floating or integer tensor `(batch, features)`.
         states: List of one floating tensor `(batch, units)`.
         training: Boolean, whether dropout applies.
 

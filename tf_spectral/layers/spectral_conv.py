@@ -7,6 +7,7 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
+from tf_spectral.layers.inputs import real_tensor
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 
@@ -112,7 +113,7 @@ class SpectralConv(SpectralKernel):
         return ops.reshape(self.kernel_matrix(), shape)
 
     def call(self, inputs):
-        x = ops.cast(inputs, self.compute_dtype)
+        x = real_tensor("inputs", inputs, self.compute_dtype)
         last = self.data_format == "channels_last"
         padding = self.padding
         if padding == "causal":
@@ -128,7 +129,7 @@ class SpectralConv(SpectralKernel):
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        if self.bias is not None:
+        if self.use_bias:
             trailing = (1,) * (0 if last else self.rank)
             bias = ops.reshape(self.bias, (self.filters, *trailing))
             outputs = ops.add(outputs, bias)

@@ -10,6 +10,8 @@ from keras import regularizers
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
+from tf_spectral.layers.inputs import is_sparse
+from tf_spectral.layers.inputs import real_tensor
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 from tf_spectral.layers.spectral_rnn_cell import FORMS
 from tf_spectral.layers.transitions import low_rank_pays
@@ -73,13 +75,15 @@ class SpectralDense(SpectralKernel):
             that is kept by its decomposition.
 
     Call arguments:
-        inputs: Tensor `(batch, ..., n_in)`.
+        inputs: Tensor `(batch, ..., n_in)`. A sparse one, where Keras' own
+            layer takes it, is multiplied by K whatever the `form`.
 
     Returns:
         Tensor `(batch, ..., units)`.
 
     Raises:
-        ValueError: If an argument is out of range or does not apply.
+        ValueError: If an argument is out of range or does not apply, and in
+            `call` if the inputs are complex.
 
     Example:
 
@@ -176,13 +180,11 @@ class SpectralDense(SpectralKernel):
         self.input_spec = layers.InputSpec(min_ndim=2, axes={-1: n_in})
 
     def call(self, inputs):
-        x = ops.cast(inputs, self.compute_dtype)
-        # One product of matrices is cheaper than a batch of them.
-        rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
-        outputs = self._times_kernel(rows, _number(x.shape[:-1]))
-        if x.ndim != 2:
-            shape = (*ops.shape(x)[:-1], self.units)
-            outputs = ops.reshape(outputs, shape)
+        x = real_tensor("inputs", inputs, self.compute_dtype)
+        if is_sparse(x):
+            outputs = ops.matmul(x, self._kernel())
+        else:
+            outputs = self._dense_times_kernel(x)
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return self._activated(outputs)
@@ -207,6 +209,17 @@ class SpectralDense(SpectralKernel):
             "form": self.form,
         }
 
+    def _kernel(self):
+        return ops.cast(self.svd.matrix(), self.compute_dtype)
+
+    def _dense_times_kernel(self, x):
+        # One product of matrices is cheaper than a batch of them.
+        rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
+        outputs = self._times_kernel(rows, _number(x.shape[:-1]))
+        if x.ndim == 2:
+            return outputs
+        return ops.reshape(outputs, (*ops.shape(x)[:-1], self.units))
+
     def _times_kernel(self, rows, number):
         low_rank = self.form == "low_rank"
         if self.form == "auto":
@@ -214,7 +227,7 @@ class SpectralDense(SpectralKernel):
             side = 2 / sum(1 / n for n in self.svd.shape)
             low_rank = low_rank_pays(side, sum(self.svd.reflectors), number)
         if not low_rank:
-            return rows @ ops.cast(self.svd.matrix(), self.compute_dtype)
+            return rows @ self._kernel()
         factors = self.svd.diagonal_plus_low_rank()
         factors = (ops.cast(t, self.compute_dtype) for t in factors)
         return times_diagonal_plus_low_rank(rows, *factors)

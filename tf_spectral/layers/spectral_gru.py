@@ -48,14 +48,14 @@ class SpectralGRU(GatedLayer, layers.GRU):
             `recurrent_initializer` and `recurrent_constraint`.
 
     Call arguments:
-        sequences: Floating tensor `(batch, time, features)`.
+        sequences: Floating or integer tensor `(batch, time, features)`.
         initial_state: Floating tensor `(batch, units)`, or a list with it.
         mask: Boolean tensor `(batch, time)`.
         training: Boolean, whether dropout applies.
 
     Raises:
         ValueError: If an argument is out of range or does not apply, and in
-            `call` if the sequences are not floating or have no step.
+            `call` if the sequences are complex or have no step.
 
     Example:
 

@@ -59,7 +59,7 @@ class SpectralGRUCell(GatedCell, layers.GRUCell):
         seed: Integer seed of the dropout. Defaults to `None`.
 
     Call arguments:
-        inputs: Floating tensor `(batch, features)`.
+        inputs: Floating or integer tensor `(batch, features)`.
         states: Floating tensor `(batch, units)`, or a list with it.
         training: Boolean, whether dropout applies.
 

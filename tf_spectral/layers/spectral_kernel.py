@@ -2,6 +2,7 @@
 
 import math
 
+from keras import activations
 from keras import layers
 from keras import ops
 from keras import regularizers
@@ -13,6 +14,7 @@ from tf_spectral.layers.conversion import Convertible
 from tf_spectral.layers.conversion import plain_reflectors
 from tf_spectral.layers.conversion import usable_reflectors
 from tf_spectral.layers.fast_cell import get_activation
+from tf_spectral.layers.fast_cell import plain_activation
 from tf_spectral.layers.fast_cell import serialize_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
@@ -219,7 +221,8 @@ class SpectralKernel(Convertible, layers.Layer):
         layers.Layer.load_own_variables(self, store)
 
     def get_config(self):
-        config = super().get_config()
+        with plain_activation(self):
+            config = super().get_config()
         return {
             **{k: v for k, v in config.items() if k not in _REFUSED},
             "activation": serialize_activation(self.activation),
@@ -239,9 +242,11 @@ class SpectralKernel(Convertible, layers.Layer):
 
     def _center(self):
         if isinstance(self.sigma_center, str) and self.sigma_center == "auto":
-            return activation_gain(self.activation)
+            return activation_gain(self.activation or activations.linear)
         return self.sigma_center
 
     def _activated(self, outputs):
+        if self.activation is not None:
+            outputs = self.activation(outputs)
         # Keras' own tanh returns float32 for float64 on JAX.
-        return ops.cast(self.activation(outputs), self.compute_dtype)
+        return ops.cast(outputs, self.compute_dtype)

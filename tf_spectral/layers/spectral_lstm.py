@@ -49,14 +49,14 @@ class SpectralLSTM(GatedLayer, layers.LSTM):
             `recurrent_initializer` and `recurrent_constraint`.
 
     Call arguments:
-        sequences: Floating tensor `(batch, time, features)`.
+        sequences: Floating or integer tensor `(batch, time, features)`.
         initial_state: List of two floating tensors `(batch, units)`.
         mask: Boolean tensor `(batch, time)`.
         training: Boolean, whether dropout applies.
 
     Raises:
         ValueError: If an argument is out of range or does not apply, and in
-            `call` if the sequences are not floating or have no step.
+            `call` if the sequences are complex or have no step.
 
     Example:
 

@@ -60,7 +60,7 @@ class SpectralLSTMCell(GatedCell, layers.LSTMCell):
         seed: Integer seed of the dropout. Defaults to `None`.
 
     Call arguments:
-        inputs: Floating tensor `(batch, features)`.
+        inputs: Floating or integer tensor `(batch, features)`.
         states: List of two floating tensors `(batch, units)`: the state and
             the carry.
         training: Boolean, whether dropout applies.

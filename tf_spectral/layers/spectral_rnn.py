@@ -77,14 +77,14 @@ class SpectralRNN(LikeSimpleRNN):
             `seed`) and of `keras.layers.Layer`.
 
     Call arguments:
-        sequences: Floating tensor `(batch, time, features)`.
+        sequences: Floating or integer tensor `(batch, time, features)`.
         initial_state: List of one floating tensor `(batch, units)`.
         mask: Boolean tensor `(batch, time)`.
         training: Boolean, whether dropout applies.
 
     Raises:
         ValueError: If an argument is out of range, and in `call` if the
-            sequences are not floating or have no step.
+            sequences are complex or have no step.
 
     Example:
 

@@ -66,7 +66,7 @@ class SpectralRNNCell(FastRNNCell):
         seed: Integer seed of the dropout. Defaults to `None`.
 
     Call arguments:
-        sequence: Floating tensor `(batch, features)`.
+        sequence: Floating or integer tensor `(batch, features)`.
         states: List of one floating tensor `(batch, units)`.
         training: Boolean, whether dropout applies.
 
@@ -159,6 +159,8 @@ class SpectralRNNCell(FastRNNCell):
         self.recurrent_regularizer = self.recurrent.matrix_regularizer
 
     def build_recurrent(self):
+        # It may have been set since.
+        self.recurrent.matrix_regularizer = self.recurrent_regularizer
         if not self.recurrent.built:
             self.recurrent.build()
 

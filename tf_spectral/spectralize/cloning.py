@@ -6,6 +6,7 @@ import keras
 from keras import layers as stock
 
 from tf_spectral.bounds.graph import is_graph
+from tf_spectral.layers.conversion import config_of
 from tf_spectral.spectralize.carrying import carry_over
 from tf_spectral.spectralize.selection import find_layers
 from tf_spectral.spectralize.selection import parts_of
@@ -100,7 +101,7 @@ def _from_configuration(layer):
     try:
         if type(layer) is stock.Lambda:
             return _lambda(layer)
-        return type(layer).from_config(layer.get_config())
+        return type(layer).from_config(config_of(layer))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"Layer `{layer.name}` ({type(layer).__name__}) cannot be cloned. "
