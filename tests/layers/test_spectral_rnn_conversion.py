@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from tests.helpers import assert_close
 from tests.layers import contract
@@ -13,6 +14,7 @@ from tests.layers.spectral_rnn import UNITS
 from tests.layers.spectral_rnn import array
 from tests.layers.spectral_rnn import make
 from tests.layers.spectral_rnn import randomize
+from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 
 
