@@ -66,7 +66,7 @@ def main():
         validation_batch_size=500,
     )
     baseline = datasets.adding_baseline()
-    common.report(logs, baseline, "mean squared error", args.out / "adding.png")
+    common.report(logs, baseline, "Mean squared error", args.out / "adding.png")
 
 
 if __name__ == "__main__":

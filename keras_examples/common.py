@@ -34,6 +34,22 @@ CELLS = (
     "lstm",
     "gru",
 )
+# As tables and figures have them.
+NAMES = {
+    "spectral": "Spectral-RNN",
+    "orthogonal": "Orthogonal RNN",
+    "ornn": "oRNN",
+    "spectral_lstm": "Spectral-LSTM",
+    "spectral_gru": "Spectral-GRU",
+    "simple": "RNN",
+    "irnn": "IRNN",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "mlp": "MLP",
+    "resnet": "ResNet",
+    "spectral_mlp": "Spectral-MLP",
+    "spectral_resnet": "Spectral-ResNet",
+}
 
 
 def recurrent_layer(cell, units, spectral_options, activation=None, **kwargs):
@@ -209,14 +225,22 @@ def read_rows(path):
 def report(logs, baseline, quantity, path):
     """Prints the last errors and draws all curves beside the baseline."""
     print(f"\n{quantity} without memory: {baseline:.6f}")
+    curves = {}
     for cell, log in logs.items():
         columns = plotting.read_log(log)
         print(
-            f"{cell:>12}: last epoch {columns['loss'][-1]:.6f}, "
+            f"{cell:>12}: last {fitting.STEPS} batches "
+            f"{columns['loss'][-1]:.6f}, "
             f"validation {columns['val_loss'][-1]:.6f}"
         )
+        columns["update"] = fitting.STEPS * (columns["epoch"] + 1)
+        curves[NAMES[cell]] = columns
     figure = plotting.learning_curves(
-        logs, baseline=baseline, log_scale=True, ylabel=quantity
+        curves,
+        baseline=baseline,
+        log_scale=True,
+        title=f"{quantity} over training",
+        ylabel=quantity,
     )
     save_figure(figure, path)
     print(f"figure: {path}")

@@ -88,7 +88,7 @@ def main():
         validation_batch_size=args.batch,
     )
     baseline = datasets.copying_baseline(args.length)
-    common.report(logs, baseline, "cross-entropy", args.out / "copying.png")
+    common.report(logs, baseline, "Cross-entropy", args.out / "copying.png")
 
 
 if __name__ == "__main__":

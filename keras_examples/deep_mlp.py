@@ -168,6 +168,16 @@ def print_timings(data, args):
         print(f"{kind:>16}: {1e3 * seconds:.1f} ms a step")
 
 
+def draw(logs, args):
+    """Accuracies over the epochs."""
+    figure = plotting.learning_curves(
+        {common.NAMES[kind]: log for kind, log in logs.items()},
+        metric="accuracy",
+        title=f"Accuracy over training, {args.layers} layers",
+    )
+    common.save_figure(figure, args.out / f"accuracy_{args.layers}.png")
+
+
 def main():
     args = parse_arguments()
     parts = datasets.images(args.data, seed=args.seed)
@@ -185,7 +195,7 @@ def main():
         logs[kind], accuracy = train(kind, data, args)
         columns = plotting.read_log(logs[kind])
         best = int(np.nanargmax(columns["val_accuracy"]))
-        line = f"| {kind} | {accuracy:.4f} | {best + 1} |"
+        line = f"| {common.NAMES[kind]} | {accuracy:.4f} | {best + 1} |"
         if "sigma_min" in columns:
             low, high = columns["sigma_min"].min(), columns["sigma_max"].max()
             line += f" [{low:.4f}, {high:.4f}] |"
@@ -196,8 +206,7 @@ def main():
     )
     files.write_text(args.out / f"table_{args.layers}.md", table)
     print("\n" + table)
-    figure = plotting.learning_curves(logs, metric="accuracy")
-    common.save_figure(figure, args.out / f"accuracy_{args.layers}.png")
+    draw(logs, args)
 
 
 if __name__ == "__main__":

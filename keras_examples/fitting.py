@@ -18,6 +18,9 @@ from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 
+# Batches in an epoch of an endless stream, the unit of its log.
+STEPS = 100
+
 
 def fit_epochs(
     model, x, y, folder, monitor="val_accuracy", callbacks=(), **fit_options
@@ -55,7 +58,7 @@ def fit_stream(
     make_data,
     iterations,
     folder,
-    steps=100,
+    steps=STEPS,
     callbacks=(),
     **fit_options,
 ):

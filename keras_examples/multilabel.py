@@ -119,7 +119,7 @@ def run(layers, kind, seed, args):
 def table(rows, args):
     """Means (and deviations) over seeds of each network and depth."""
     lines = ["| layers | network | P@1 | P@3 | P@5 |", "|---" * 5 + "|"]
-    curves = {kind: {"update": args.layers} for kind in args.kind}
+    curves = {}
     for layers in args.layers:
         for kind in args.kind:
             own = [
@@ -127,12 +127,30 @@ def table(rows, args):
                 for row in rows
                 if (row["layers"], row["kind"]) == (str(layers), kind)
             ]
-            means, spreads = np.mean(own, axis=0), np.std(own, axis=0)
+            means = np.mean(own, axis=0)
+            spreads = np.std(own, axis=0, ddof=min(1, len(own) - 1))
             cells = [f"{m:.4f} ({s:.4f})" for m, s in zip(means, spreads)]
-            lines.append(f"| {layers} | {kind} | " + " | ".join(cells) + " |")
+            label = common.NAMES[kind]
+            lines.append(f"| {layers} | {label} | " + " | ".join(cells) + " |")
+            curve = curves.setdefault(label, {"update": args.layers})
             for name, mean in zip(PRECISIONS, means):
-                curves[kind].setdefault(name, []).append(mean)
+                curve.setdefault(name, []).append(mean)
     return "\n".join(lines) + "\n", curves
+
+
+def report(rows, args):
+    """Writes the table and the figure."""
+    lines, curves = table(rows, args)
+    files.write_text(args.out / "table.md", lines)
+    print("\n" + lines)
+    figure = plotting.update_curves(
+        curves,
+        "precision_at_3",
+        title=f"Precision among the 3 highest scores, {args.data.capitalize()}",
+        xlabel="Hidden layers",
+        ylabel="Precision",
+    )
+    common.save_figure(figure, args.out / "precision.png")
 
 
 def main():
@@ -144,17 +162,7 @@ def main():
         for seed in range(args.seeds)
     ]
     rows = common.run_all(plan, run, args, key=("layers", "kind", "seed"))
-    lines, curves = table(rows, args)
-    files.write_text(args.out / "table.md", lines)
-    print("\n" + lines)
-    figure = plotting.update_curves(
-        curves,
-        "precision_at_3",
-        title=f"Precision among the 3 highest scores, {args.data}",
-        ylabel="Precision",
-    )
-    figure.axes[0].set_xlabel("Hidden layers")
-    common.save_figure(figure, args.out / "precision.png")
+    report(rows, args)
 
 
 if __name__ == "__main__":

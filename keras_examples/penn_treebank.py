@@ -226,10 +226,10 @@ def table(out):
             ours = json.loads(path.read_text())
             weights, train_of_paper, test_of_paper = paper
             lines.append(
-                f"| {cell} ({layers}, {units}) | {ours['weights']:,} "
-                f"| {weights} | {ours['train']:.1f} | {train_of_paper} "
-                f"| {ours['validation']:.1f} | {ours['test']:.1f} "
-                f"| {test_of_paper} |"
+                f"| {common.NAMES[cell]} ({layers}, {units}) "
+                f"| {ours['weights']:,} | {weights} | {ours['train']:.1f} "
+                f"| {train_of_paper} | {ours['validation']:.1f} "
+                f"| {ours['test']:.1f} | {test_of_paper} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -249,6 +249,18 @@ def print_timings(tokens, counts, args):
             print(f"{row:>11}, {name:<9}: {1e3 * second:.0f} ms a step")
 
 
+def draw(args):
+    """Perplexities over the epochs of all rows that have been run."""
+    logs = {}
+    for row, (cell, layers, *_) in TABLE_3.items():
+        if (args.out / row / "result.json").exists():
+            count = "1 layer" if layers == 1 else f"{layers} layers"
+            label = f"{common.NAMES[cell]}, {count}"
+            logs[label] = args.out / row / "log.csv"
+    figure = plotting.learning_curves(logs, metric="perplexity", log_scale=True)
+    common.save_figure(figure, args.out / "perplexity.png")
+
+
 def main():
     args = parse_arguments()
     *parts, vocabulary = datasets.penn_treebank(args.folder)
@@ -260,15 +272,7 @@ def main():
         train(row, parts, counts, args)
         files.write_text(args.out / "table.md", table(args.out))
     print("\n" + table(args.out))
-    logs = {
-        row: args.out / row / "log.csv"
-        for row in TABLE_3
-        if (args.out / row / "result.json").exists()
-    }
-    figure = plotting.learning_curves(
-        logs, metric="perplexity", log_scale=True, ylabel="Perplexity"
-    )
-    common.save_figure(figure, args.out / "perplexity.png")
+    draw(args)
 
 
 if __name__ == "__main__":

@@ -155,8 +155,9 @@ def table(models, logs, data):
             values = keras.ops.convert_to_numpy(values)
             sigma = f"[{values.min():.5f}, {values.max():.5f}]"
         lines.append(
-            f"| {cell} | {common.count_weights(model):,} | {accuracy:.4f} "
-            f"| {validation[best]:.4f} | {best + 1} | {sigma} |"
+            f"| {common.NAMES[cell]} | {common.count_weights(model):,} "
+            f"| {accuracy:.4f} | {validation[best]:.4f} | {best + 1} "
+            f"| {sigma} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -176,15 +177,18 @@ def print_timings(batch, args):
         )
 
 
-def draw(logs, flows, args):
-    for metric in ("accuracy", "loss"):
+def draw(logs, flows, args, metrics=("accuracy", "loss")):
+    logs = {common.NAMES[cell]: log for cell, log in logs.items()}
+    for metric in metrics:
         figure = plotting.learning_curves(logs, metric=metric)
         common.save_figure(figure, args.out / f"{metric}.png")
-    if "spectral" in logs:
-        figure = plotting.singular_values(logs["spectral"])
+    spectral = common.NAMES["spectral"]
+    if spectral in logs:
+        figure = plotting.singular_values(logs[spectral])
         common.save_figure(figure, args.out / "singular_values.png")
-    figure = plotting.gradient_flow(flows)
-    common.save_figure(figure, args.out / "gradient_flow.png")
+    if flows:
+        figure = plotting.gradient_flow(flows)
+        common.save_figure(figure, args.out / "gradient_flow.png")
     print(f"\nfigures: {args.out}/*.png")
 
 
@@ -211,18 +215,15 @@ def main():
     )
     data = dict(zip(("train", "validation", "test"), parts))
     batch = [part[: args.batch] for part in data["train"]]
+    norms = callbacks.gradient_norms_over_time
     flows = {
-        f"{cell}, start": callbacks.gradient_norms_over_time(
-            build_model(cell, args), *batch
-        )
+        f"{common.NAMES[cell]}, start": norms(build_model(cell, args), *batch)
         for cell in dict.fromkeys((*args.cell, "simple", "lstm"))
     }
     models, logs = {}, {}
     for cell in args.cell:
         models[cell], logs[cell] = train(cell, data, args)
-        flows[f"{cell}, trained"] = callbacks.gradient_norms_over_time(
-            models[cell], *batch
-        )
+        flows[f"{common.NAMES[cell]}, trained"] = norms(models[cell], *batch)
     results = table(models, logs, data)
     files.write_text(args.out / "table.md", results)
     print("\n" + results)

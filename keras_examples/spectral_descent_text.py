@@ -224,6 +224,11 @@ def report(curves, summary, seconds, args):
             )
     path = args.out / "summary.json"
     common.write_json(path, summary)
+    draw(curves, seconds, args)
+
+
+def draw(curves, seconds, args):
+    """Losses over the updates, and over the time that they take."""
     logs = {
         NAMES[method]: {name: columns[name] for name in ("update", "loss")}
         for method, columns in curves.items()
@@ -238,8 +243,10 @@ def report(curves, summary, seconds, args):
         for method, columns in curves.items()
     }
     figure = plotting.update_curves(
-        logs, title="Loss over time", ylabel="Loss (nats a character)"
+        logs,
+        title="Loss over time",
+        xlabel="Seconds of training",
+        ylabel="Loss (nats a character)",
     )
-    figure.axes[0].set_xlabel("Seconds of training")
     common.save_figure(figure, args.out / "loss_by_time.png")
     print(f"figures: {args.out}/*.png")

@@ -38,7 +38,14 @@ def lines(figure):
 
 
 def legend(figure):
-    return [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    """What the legend says. It covers neither curves nor the title."""
+    (found,) = figure.legends
+    figure.draw_without_rendering()
+    (title,) = figure.texts
+    box, axes = found.get_window_extent(), figure.axes[0].get_window_extent()
+    assert figure.bbox.x1 >= box.x1 > box.x0 > axes.x1 > axes.x0
+    assert title.get_window_extent().y0 > max(box.y1, axes.y1)
+    return [text.get_text() for text in found.get_texts()]
 
 
 def is_drawn(figure, path):
@@ -90,11 +97,8 @@ def test_learning_curves_of_one_run(tmp_path):
     assert {y for _, y in drawn["Baseline, 0.1"]} == {0.1}
     assert legend(figure) == ["Training", "Validation", "Baseline, 0.1"]
     axes = figure.axes[0]
-    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == (
-        "Loss over training",
-        "Epoch",
-        "Loss",
-    )
+    assert figure.get_suptitle() == "Loss over training"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Epoch", "Loss")
     assert axes.get_yscale() == "linear"
     assert is_drawn(figure, tmp_path / "loss.png")
 
@@ -105,14 +109,19 @@ def test_learning_curves_of_several_runs(tmp_path):
     figure = plotting.learning_curves(
         {"A": LOG, "B": path}, log_scale=True, title="T", ylabel="Loss (nats)"
     )
-    assert legend(figure) == ["A, training", "A, validation", "B, training"]
+    assert legend(figure) == ["A", "B", "training", "validation"]
     assert lines(figure)["B, training"] == [(1, 3), (3, 2), (7, 1)]
     train, val, other = figure.axes[0].lines
+    handles = figure.legends[0].legend_handles
+    colors = [line.get_color() for line in (train, other)]
+    assert [handle.get_color() for handle in handles[:2]] == colors
+    assert handles[2].get_linestyle() == train.get_linestyle() == "-"
+    assert handles[3].get_linestyle() == val.get_linestyle() == "--"
     assert train.get_color() == val.get_color() != other.get_color()
     assert train.get_linestyle() != val.get_linestyle()
     axes = figure.axes[0]
     assert axes.get_yscale() == "log"
-    assert (axes.get_title(), axes.get_ylabel()) == ("T", "Loss (nats)")
+    assert (figure.get_suptitle(), axes.get_ylabel()) == ("T", "Loss (nats)")
     assert is_drawn(figure, tmp_path / "loss.png")
 
 
@@ -137,7 +146,7 @@ def test_learning_curves_of_no_log(logs):
 
 
 def test_learning_curves_of_an_unknown_metric():
-    message = r"`metric`.*\['loss'.*Received: metric='mse'"
+    message = r"`metric`.*\['loss'.*Received: 'mse'"
     with pytest.raises(ValueError, match=message):
         plotting.learning_curves({"A": {"loss": [1.0]}}, metric="mse")
 
@@ -206,8 +215,21 @@ def test_gradient_flow_of_nothing_but_zeros(tmp_path):
     assert is_drawn(figure, tmp_path / "flow.png")
 
 
+def test_gradient_flow_of_what_is_measured(tmp_path):
+    figure = plotting.gradient_flow(np.array([1.0, 0.5]))
+    (drawn,) = lines(figure).values()
+    assert drawn == [(1, 1.0), (2, 0.5)]
+    assert not figure.legends
+    assert legend(plotting.gradient_flow([0.0, 1.0])) == ["Exactly 0"]
+    # As `GradientFlowMonitor.norms`.
+    pairs = [(-1, np.ones(3)), (0, np.ones(3)), (4, np.ones(3))]
+    found = legend(plotting.gradient_flow(pairs))
+    assert found == ["Before training", "Epoch 1", "Epoch 5"]
+
+
 @pytest.mark.parametrize(
-    "norms", ({}, [1.0], {"A": [-1.0]}, {"A": []}, {"A": [[1.0]]})
+    "norms",
+    ({}, [], None, "ab", [[1.0]], {"A": [-1]}, {"A": []}, {"A": [[1.0]]}),
 )
 def test_gradient_flow_of_wrong_norms(norms):
     with pytest.raises(ValueError, match=r"`norms`.*Expected.*Received: norms"):
@@ -220,6 +242,57 @@ def test_colors_differ(count):
     assert len(picked) == count
 
 
+def test_what_fit_returns_is_a_log():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = np.ones((4, 2)), np.ones((4, 1))
+    history = model.fit(
+        *data, validation_data=data, epochs=4, initial_epoch=2, verbose=0
+    )
+    figure = plotting.learning_curves(history)
+    assert legend(figure) == ["Training", "Validation"]
+    loss = list(zip([3, 4], history.history["loss"]))
+    assert lines(figure)["Training"] == loss
+    figure = plotting.learning_curves({"A": history, "B": LOG})
+    assert lines(figure)["A, training"] == loss
+    assert lines(plotting.update_curves({"A": history}))["A"] == loss
+
+
+def test_updates_are_not_called_epochs():
+    log = {"update": [100, 200], "loss": [2.0, 1.0]}
+    figure = plotting.learning_curves(log)
+    assert figure.axes[0].get_xlabel() == "Update"
+    assert lines(figure)["Training"] == [(100, 2.0), (200, 1.0)]
+    for draw in (plotting.learning_curves, plotting.update_curves):
+        with pytest.raises(ValueError, match=r"`logs` must count the same"):
+            draw({"A": log, "B": LOG})
+
+
+def test_a_column_is_named_in_words():
+    figure = plotting.learning_curves(LOG, metric="val_loss")
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "Validation loss"
+    assert figure.get_suptitle() == "Validation loss over training"
+
+
+def test_curves_that_coincide_are_all_seen():
+    logs = {label: {"loss": [1.0, 1.0]} for label in "ABCD"}
+    logs["E"] = {"loss": [2.0, 1.5]}
+    drawn = plotting.update_curves(logs).axes[0].lines
+    widths = [line.get_linewidth() for line in drawn]
+    assert widths == [7.5, 5.5, 3.5, 1.5, 1.5]
+    orders = [line.get_zorder() for line in drawn]
+    assert orders == sorted(orders)
+
+
+def test_a_notebook_shows_a_figure():
+    figure = plotting.learning_curves(LOG)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    formatters = pytest.importorskip("IPython.core.formatters")
+    data, _ = formatters.DisplayFormatter().format(figure)
+    assert data["image/png"].startswith(b"\x89PNG")
+
+
 def test_figures_are_not_registered_with_pyplot():
     before = pyplot.get_fignums()
     plotting.learning_curves(LOG)
@@ -227,7 +300,7 @@ def test_figures_are_not_registered_with_pyplot():
 
 
 def test_missing_matplotlib_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.ticker", None)
     message = "`matplotlib`.*`pip install matplotlib`"
     with pytest.raises(ImportError, match=message):
         plotting.learning_curves(LOG)

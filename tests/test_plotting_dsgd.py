@@ -25,12 +25,12 @@ def lines(figure):
 
 
 def legend(figure):
-    return [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def labels(figure):
     axes = figure.axes[0]
-    return axes.get_title(), axes.get_xlabel(), axes.get_ylabel()
+    return figure.get_suptitle(), axes.get_xlabel(), axes.get_ylabel()
 
 
 def is_drawn(figure, path):
@@ -89,7 +89,7 @@ def test_update_curves_of_no_log(logs):
 
 
 def test_update_curves_of_an_unknown_metric():
-    with pytest.raises(ValueError, match="'mse'.*'loss'"):
+    with pytest.raises(ValueError, match="'loss'.*'mse'"):
         plotting.update_curves({"A": EPOCHS}, "mse")
 
 

@@ -18,7 +18,7 @@ def test_histograms_share_their_bins_and_leave_zeros_out(tmp_path):
     figure = plotting.partial_derivatives(values, bins=2)
     assert heights(figure) == [[2, 0], [0, 2]]
     axes = figure.axes[0]
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["start", "end"]
     assert axes.get_xscale() == axes.get_yscale() == "log"
     figure.savefig(tmp_path / "figure.png")

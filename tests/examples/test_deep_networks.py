@@ -74,7 +74,8 @@ def test_deep_mlp_on_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["deep_mlp.py", *arguments.split()])
     deep_mlp.main()
     table = (tmp_path / "table_4.md").read_text()
-    assert all(f"| {kind} |" in table for kind in deep_mlp.KINDS)
+    kinds = ("MLP", "ResNet", "Spectral-MLP", "Spectral-ResNet")
+    assert all(f"| {kind} |" in table for kind in kinds)
     with (tmp_path / "spectral_mlp_4" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
@@ -108,7 +109,7 @@ def test_multilabel_on_a_folder_of_ones_own(tmp_path, monkeypatch):
     assert [row.split(" | ")[:2] for row in rows] == [
         [f"| {layers}", kind]
         for layers in (2, 3)
-        for kind in ("mlp", "spectral_resnet")
+        for kind in ("MLP", "Spectral-ResNet")
     ]
     # Half of the labels are true: chance is a half.
     for row in rows:

@@ -1,5 +1,7 @@
 """The common look of the figures."""
 
+import numpy as np
+
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLORS = (
     "#0072B2",
@@ -11,6 +13,12 @@ COLORS = (
     "#000000",
 )
 REFERENCE = {"color": "0.35", "linestyle": ":", "linewidth": 1.5}
+WORDS = {"val": "validation"}
+WIDTH = 1.5
+# By how much a curve under another one is wider, in points.
+WIDER = 2.0
+# Curves no farther apart are seen as one, in pixels.
+NEAR = 2.0
 
 
 def new_figure(title, xlabel, ylabel):
@@ -34,16 +42,18 @@ def new_figure(title, xlabel, ylabel):
     """
     try:
         # Not pyplot: it would choose a backend and keep every figure alive.
-        from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
+
+        from tf_spectral.plotting.figure import NotebookFigure
     except ImportError as error:
         raise ImportError(
             "A figure needs the package `matplotlib`. Install it with "
             "`pip install matplotlib`."
         ) from error
-    figure = Figure(figsize=(7.0, 4.2), dpi=150, layout="constrained")
+    figure = NotebookFigure(figsize=(8.0, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title)
+    # Over all of the figure: a long one would run into the legend.
+    figure.suptitle(title, fontsize="large")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     locator = MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5])
@@ -98,4 +108,91 @@ def draw_line(axes, x, y, color, label=None, style="-"):
     marker = "o" if len(x) == 1 else None
     face = color if style == "-" else "white"
     look = {"linestyle": style, "marker": marker, "markerfacecolor": face}
-    axes.plot(x, y, color=color, label=label, **look)
+    axes.plot(x, y, color=color, label=label, linewidth=WIDTH, **look)
+
+
+def finish(figure, handles=None):
+    """Makes curves that lie under others wider, and adds the legend.
+
+    The legend stands beside the axes, where it covers nothing.
+
+    Args:
+        figure: A matplotlib `Figure` with all that it shall show.
+        handles: What the legend names, a list of artists with labels. `None`
+            takes all that have one. Defaults to `None`.
+
+    Example:
+
+    >>> from tf_spectral.plotting.canvas import draw_line
+    >>> from tf_spectral.plotting.canvas import finish
+    >>> from tf_spectral.plotting.canvas import new_figure
+    >>> figure, axes = new_figure("Loss", "Epoch", "Loss (nats)")
+    >>> draw_line(axes, [1, 2], [0.5, 0.25], "black", "SGD")
+    >>> draw_line(axes, [1, 2], [0.5, 0.25], "red", "DSGD")
+    >>> finish(figure)
+    >>> [line.get_linewidth() for line in axes.lines]
+    [3.5, 1.5]
+    """
+    axes = figure.axes[0]
+    # Pixels are known once the limits of the axes are.
+    axes.get_xlim(), axes.get_ylim()
+    curves = [
+        line
+        for line in axes.lines
+        if line.get_transform() == axes.transData and line.get_alpha() is None
+    ]
+    seen = []
+    for curve in reversed(curves):
+        widths = [
+            other.get_linewidth()
+            for other in seen
+            if other.get_color() != curve.get_color()
+            and _is_covered(curve, other)
+        ]
+        if widths:
+            curve.set_linewidth(max(widths) + WIDER)
+        seen.append(curve)
+    if handles is None:
+        handles = axes.get_legend_handles_labels()[0]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside right center", frameon=False
+        )
+
+
+def _is_covered(curve, other):
+    """Whether half of a curve, or more, lies under another one."""
+    (x, y), (other_x, other_y) = map(_pixels, (curve, other))
+    if not len(x) or not len(other_x):
+        return False
+    places = np.linspace(x.min(), x.max(), 101)
+    common = (places >= other_x.min()) & (places <= other_x.max())
+    distances = np.interp(places, x, y) - np.interp(places, other_x, other_y)
+    return np.mean(common & (np.abs(distances) < NEAR)) >= 0.5
+
+
+def _pixels(curve):
+    points = curve.get_transform().transform(curve.get_xydata())
+    x, y = points[np.isfinite(points).all(axis=1)].T
+    order = np.argsort(x)
+    return x[order], y[order]
+
+
+def readable(name):
+    """The name of a column in words, for a title or an axis.
+
+    Args:
+        name: Name of a column of a log.
+
+    Returns:
+        String.
+
+    Example:
+
+    >>> from tf_spectral.plotting.canvas import readable
+    >>> readable("val_loss")
+    'Validation loss'
+    """
+    words = [WORDS.get(word, word) for word in name.split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]

@@ -6,6 +6,7 @@ import numpy as np
 
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
 
 
@@ -13,14 +14,19 @@ def gradient_flow(norms, title=None):
     """Draws how large the gradient is at each time step.
 
     Args:
-        norms: A dict of label -> array of shape `(steps,)`, the norms
-            `||dL/dh_t||` for t = 1 .. steps. Norms that are exactly 0, which
-            a logarithmic axis cannot show, are triangles at the lower edge;
-            NaN and infinite ones are gaps.
+        norms: An array of shape `(steps,)`, the norms `||dL/dh_t||` for
+            t = 1 .. steps, as `tf_spectral.callbacks.gradient_norms_over_time`
+            returns them; a dict of label -> such array; or a list of pairs of
+            epoch and array, as the attribute `norms` of
+            `tf_spectral.callbacks.GradientFlowMonitor`. Norms that are exactly
+            0, which a logarithmic axis cannot show, are triangles at the
+            lower edge; NaN and infinite ones are gaps.
         title: Title of the figure. `None` gives a general one.
 
     Returns:
-        A `matplotlib.figure.Figure` with a logarithmic vertical axis.
+        A `matplotlib.figure.Figure` with a logarithmic vertical axis. A
+        notebook shows it as the value of a cell; `figure.savefig(path)`
+        writes it.
 
     Raises:
         ValueError: If `norms` is empty or holds anything else than series of
@@ -46,14 +52,14 @@ def gradient_flow(norms, title=None):
         r"$\|\partial L / \partial h_t\|_2$",
     )
     axes.set_yscale("log")
-    palette = colors(len(norms))
-    for color, (label, values) in zip(palette, norms.items(), strict=True):
+    for color, (label, values) in zip(colors(len(norms)), norms.items()):
         steps = np.arange(1, len(values) + 1)
         shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-        draw_line(axes, steps, shown, color, label)
+        draw_line(axes, steps, shown, color, label or None)
         if (values == 0).any():
-            _draw_zeros(axes, steps[values == 0], color, f"{label}, exactly 0")
-    axes.legend()
+            text = f"{label}, exactly 0" if label else "Exactly 0"
+            _draw_zeros(axes, steps[values == 0], color, text)
+    finish(figure)
     return figure
 
 
@@ -68,19 +74,44 @@ def _draw_zeros(axes, steps, color, label):
 
 
 def _check_norms(norms):
-    if not isinstance(norms, collections.abc.Mapping) or not norms:
+    if _are_pairs(norms):
+        norms = {
+            f"Epoch {epoch + 1}" if epoch >= 0 else "Before training": values
+            for epoch, values in norms
+        }
+    if not isinstance(norms, collections.abc.Mapping):
+        norms = {"": norms}
+    if not norms:
         raise ValueError(
-            "Argument `norms` must hold a series. Expected a dict of label -> "
-            f"array of norms, Received: norms={norms!r}"
+            "Argument `norms` must hold a series. Expected an array of norms "
+            f"or a dict of label -> array, Received: norms={norms!r}"
         )
     arrays = {}
-    for label, values in norms.items():
-        values = np.asarray(values, dtype="float64")
+    for label, received in norms.items():
+        try:
+            values = np.asarray(received, dtype="float64")
+        except (TypeError, ValueError):
+            values = np.array([])
         if values.ndim != 1 or not len(values) or (values < 0).any():
+            place = f"norms[{label!r}]" if label else "norms"
             raise ValueError(
                 "Argument `norms` must hold series of norms. Expected arrays "
                 "of shape (steps,) without negative numbers, "
-                f"Received: norms[{label!r}]={values!r}"
+                f"Received: {place}={received!r}"
             )
         arrays[str(label)] = values
     return arrays
+
+
+def _are_pairs(norms):
+    return (
+        isinstance(norms, (list, tuple))
+        and len(norms) > 0
+        and all(
+            isinstance(pair, tuple)
+            and len(pair) == 2
+            and isinstance(pair[0], (int, np.integer))
+            and np.ndim(pair[1]) == 1
+            for pair in norms
+        )
+    )

@@ -4,9 +4,10 @@ import numpy as np
 
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
+from tf_spectral.plotting.logs import positions
 from tf_spectral.plotting.logs import to_columns
-from tf_spectral.plotting.positions import positions
 
 PREFIX = "updates/"
 
@@ -15,16 +16,17 @@ def layer_choices(log, title=None):
     """Draws how often each weight was moved so far.
 
     Args:
-        log: Path of a CSV file, or a dict of columns, with a column
-            `updates/<weight>` for each weight: how often it was moved during
-            the update or the epoch that the row stands for, as
+        log: What `fit` returns, path of a CSV file, or a dict of columns,
+            with a column `updates/<weight>` for each weight: how often it was
+            moved during the update or the epoch that the row stands for, as
             `tf_spectral.callbacks.LayerUpdateCounter` writes it. Cells
             without a number count as 0.
         title: Title of the figure. `None` gives a general one.
 
     Returns:
         A `matplotlib.figure.Figure` with a curve for each weight: the sum of
-        its column so far.
+        its column so far. A notebook shows it as the value of a cell;
+        `figure.savefig(path)` writes it.
 
     Raises:
         ValueError: If the log has no such columns.
@@ -53,8 +55,8 @@ def layer_choices(log, title=None):
         axis,
         "Number of updates so far",
     )
-    for color, name in zip(colors(len(names)), names, strict=True):
+    for color, name in zip(colors(len(names)), names):
         counts = np.cumsum(np.nan_to_num(log[name]))
         draw_line(axes, x, counts, color, name.removeprefix(PREFIX))
-    axes.legend()
+    finish(figure)
     return figure

@@ -1,14 +1,19 @@
 """A metric over the epochs, for one run or several."""
 
 import collections.abc
-import os
 
 from tf_spectral.plotting.canvas import REFERENCE
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
-from tf_spectral.plotting.logs import series
+from tf_spectral.plotting.canvas import readable
+from tf_spectral.plotting.logs import common_axis
+from tf_spectral.plotting.logs import is_log
+from tf_spectral.plotting.logs import points
 from tf_spectral.plotting.logs import to_columns
+
+STYLES = {"training": "-", "validation": "--"}
 
 
 def learning_curves(
@@ -17,9 +22,11 @@ def learning_curves(
     """Draws a metric over the epochs, for training and validation.
 
     Args:
-        logs: One log or a dict of label -> log. A log is the path of a file
-            of `keras.callbacks.CSVLogger`, or a dict of columns as of
-            `read_log` or the attribute `history` of Keras' `History`.
+        logs: One log or a dict of label -> log. A log is what `fit` returns,
+            the path of a file of `keras.callbacks.CSVLogger`, or a dict of
+            columns as of `read_log`. The horizontal axis is the column
+            `"update"`, which counts from 1, where there is one, and else the
+            epoch.
         metric: Name of a column. Training is a solid line; if a log has
             numbers in the column `val_<metric>`, they are a dashed line.
             Defaults to `"loss"`.
@@ -33,10 +40,12 @@ def learning_curves(
             `metric`.
 
     Returns:
-        A `matplotlib.figure.Figure`. Nothing is shown or written.
+        A `matplotlib.figure.Figure`. A notebook shows it as the value of a
+        cell; `figure.savefig(path)` writes it.
 
     Raises:
-        ValueError: If `logs` holds no log, or one without the column `metric`.
+        ValueError: If `logs` holds no log, one without the column `metric`,
+            or some with a column `"update"` and some without.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -52,42 +61,54 @@ def learning_curves(
     - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), figures 1 to 3.
     """
     logs = _label_logs(logs)
-    for log in logs.values():
-        _check_metric(log, metric)
-    name = metric.replace("_", " ")
-    title = title or f"{name.capitalize()} over training"
-    figure, axes = new_figure(title, "Epoch", ylabel or name.capitalize())
-    palette = colors(len(logs))
-    for color, (label, log) in zip(palette, logs.items(), strict=True):
-        for column, part, style in (
-            (metric, "training", "-"),
-            (f"val_{metric}", "validation", "--"),
-        ):
-            epochs, values = series(log, column)
-            if len(epochs):
-                text = f"{label}, {part}" if label else part.capitalize()
-                draw_line(axes, epochs, values, color, text, style)
+    curves = {label: _curves(log, metric) for label, log in logs.items()}
+    name = readable(metric)
+    title = title or f"{name} over training"
+    figure, axes = new_figure(title, common_axis(logs), ylabel or name)
+    drawn = {}
+    for color, (label, parts) in zip(colors(len(curves)), curves.items()):
+        for part, (x, y) in parts.items():
+            text = f"{label}, {part}" if label else part.capitalize()
+            draw_line(axes, x, y, color, text, STYLES[part])
+            drawn[label, part] = axes.lines[-1]
     if baseline is not None:
         text = f"Baseline, {baseline:.4g}"
         axes.axhline(baseline, label=text, **REFERENCE)
     if log_scale:
         axes.set_yscale("log", nonpositive="mask")
-    axes.legend()
+    finish(figure, _handles(axes, drawn) if len(curves) > 1 else None)
     return figure
 
 
+def _handles(axes, drawn):
+    """A line for each run, and one for each style: not one for each pair."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], label=label, color=line.get_color())
+        for (label, part), line in drawn.items()
+        if part == "training"
+    ]
+    if len(drawn) > len(handles):
+        handles += [
+            Line2D([], [], label=part, color="0.35", linestyle=style)
+            for part, style in STYLES.items()
+        ]
+    return handles + axes.get_legend_handles_labels()[0][len(drawn) :]
+
+
 def _label_logs(logs):
-    log_types = (str, os.PathLike, collections.abc.Mapping)
     is_labelled = isinstance(logs, collections.abc.Mapping) and any(
-        isinstance(log, log_types) for log in logs.values()
+        map(is_log, logs.values())
     )
     logs = logs if is_labelled else {"": logs}
     return {str(label): to_columns(log) for label, log in logs.items()}
 
 
-def _check_metric(log, metric):
-    if not len(series(log, metric)[0]):
-        raise ValueError(
-            "Argument `metric` must be a column with numbers. Expected one of "
-            f"{list(log)}, Received: metric={metric!r}"
-        )
+def _curves(log, metric):
+    curves = {"training": points(log, metric, argument="metric")}
+    if f"val_{metric}" in log:
+        x, y = points(log, f"val_{metric}", least=0)
+        if len(x):
+            curves["validation"] = x, y
+    return curves

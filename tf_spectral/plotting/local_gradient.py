@@ -5,10 +5,11 @@ import numpy as np
 from tf_spectral.plotting.canvas import REFERENCE
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
-from tf_spectral.plotting.positions import labelled_logs
-from tf_spectral.plotting.positions import points
-from tf_spectral.plotting.positions import positions
+from tf_spectral.plotting.logs import labelled_logs
+from tf_spectral.plotting.logs import points
+from tf_spectral.plotting.logs import positions
 
 
 def local_gradient(logs, title=None):
@@ -63,7 +64,7 @@ def local_gradient(logs, title=None):
         axes.plot(x, 2 * first_loss / x, label=text, **REFERENCE)
     axes.set_xscale("log")
     axes.set_yscale("log", nonpositive="mask")
-    axes.legend()
+    finish(figure)
     return figure
 
 

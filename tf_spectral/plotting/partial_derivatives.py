@@ -3,6 +3,7 @@
 import numpy as np
 
 from tf_spectral.plotting.canvas import colors
+from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
 
 
@@ -18,7 +19,8 @@ def partial_derivatives(values, bins=60, title=None):
         title: Title of the figure. `None` gives a general one.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure`. A notebook shows it as the value of a
+        cell; `figure.savefig(path)` writes it.
 
     Raises:
         ValueError: If `values` is no dict with an array that has an entry
@@ -57,7 +59,7 @@ def partial_derivatives(values, bins=60, title=None):
     for color, (label, size) in zip(colors(len(sizes)), sizes.items()):
         axes.hist(size, edges, color=color, alpha=0.6, label=label)
     axes.set_yscale("log")
-    axes.legend()
+    finish(figure)
     return figure
 
 

@@ -3,8 +3,10 @@
 from tf_spectral.plotting.canvas import REFERENCE
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
+from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
-from tf_spectral.plotting.logs import series
+from tf_spectral.plotting.logs import points
+from tf_spectral.plotting.logs import positions
 from tf_spectral.plotting.logs import to_columns
 
 
@@ -12,10 +14,10 @@ def singular_values(log, prefix=None, title=None):
     """Draws the range of the singular values of weights over the epochs.
 
     Args:
-        log: Path of a file of `keras.callbacks.CSVLogger`, or a dict of
-            columns, of a run with `tf_spectral.callbacks.SpectrumMonitor`,
-            which writes the columns `<weight>/sigma_min` and
-            `<weight>/sigma_max`.
+        log: What `fit` returns, path of a file of
+            `keras.callbacks.CSVLogger`, or a dict of columns, of a run with
+            `tf_spectral.callbacks.SpectrumMonitor`, which writes the columns
+            `<weight>/sigma_min` and `<weight>/sigma_max`.
         prefix: Draw the weights whose names start so; `None` draws all.
             Defaults to `None`.
         title: Title of the figure. `None` gives a general one.
@@ -23,10 +25,11 @@ def singular_values(log, prefix=None, title=None):
     Returns:
         A `matplotlib.figure.Figure` with one band for each weight, from the
         smallest to the largest singular value, and a dotted line at 1, where
-        the singular values of an orthogonal matrix lie.
+        the singular values of an orthogonal matrix lie. A notebook shows it
+        as the value of a cell; `figure.savefig(path)` writes it.
 
     Raises:
-        ValueError: If the log has no such columns.
+        ValueError: If the log has no such columns, or no numbers in them.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -45,18 +48,18 @@ def singular_values(log, prefix=None, title=None):
     weights = _monitored_weights(log, prefix)
     figure, axes = new_figure(
         title or "Range of the singular values",
-        "Epoch",
+        positions(log)[0],
         "Singular values (smallest to largest)",
     )
-    for color, weight in zip(colors(len(weights)), weights, strict=True):
-        epochs, low, high = series(
-            log, f"{weight}/sigma_min", f"{weight}/sigma_max"
+    for color, weight in zip(colors(len(weights)), weights):
+        x, low, high = points(
+            log, f"{weight}/sigma_min", f"{weight}/sigma_max", argument="log"
         )
-        axes.fill_between(epochs, low, high, color=color, alpha=0.2, lw=0)
-        draw_line(axes, epochs, low, color)
-        draw_line(axes, epochs, high, color, weight)
+        axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+        draw_line(axes, x, low, color)
+        draw_line(axes, x, high, color, weight)
     axes.axhline(1.0, label="Orthogonal, 1", **REFERENCE)
-    axes.legend()
+    finish(figure)
     return figure
 
 
