@@ -381,7 +381,7 @@ def function(name, value):
     return value
 
 
-def sequence(name, value, length=None):
+def sequence(name, value, length=None, of=""):
     """A list or tuple, as a list.
 
     Args:
@@ -389,6 +389,7 @@ def sequence(name, value, length=None):
         value: What was received.
         length: Integer, how many items there must be, or `None` for any
             number. Defaults to `None`.
+        of: String, what the items are, for the message. Defaults to none.
 
     Example:
 
@@ -399,7 +400,7 @@ def sequence(name, value, length=None):
     right = isinstance(value, (list, tuple))
     if not right or (length is not None and len(value) != length):
         many = "" if length is None else f" of {length} items"
-        refuse(name, f"be a list{many}", value)
+        refuse(name, f"be a list{many}{of}", value)
     return list(value)
 
 
@@ -454,6 +455,26 @@ def local_path(name, value):
     if "://" in text:
         refuse(name, "be a local path", value, "one without ://")
     return text
+
+
+def data(name, value):
+    """Arrays or tensors with an axis of examples, in any structure.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tf_spectral.checks import data
+    >>> data("x", {"image": np.ones((2, 3))})["image"].shape
+    (2, 3)
+    """
+    leaves = None
+    with contextlib.suppress(Exception):
+        leaves = keras.tree.flatten(value)
+    if not leaves or not all(len(getattr(x, "shape", ())) for x in leaves):
+        refuse(name, "be data", value, "an array of examples, or several")
+    if any(isinstance(x, keras.KerasTensor) for x in leaves):
+        refuse(name, "be data", value, "an array of examples, or several")
+    return value
 
 
 def found(name, value, get, expected):
@@ -646,8 +667,8 @@ def optimizer_options(options):
     return checked
 
 
-def text(name, value):
-    """A string that is not empty.
+def text(name, value, empty=False):
+    """A string, that is not empty unless `empty` says that it may be.
 
     Example:
 
@@ -655,8 +676,9 @@ def text(name, value):
     >>> text("name", "sgd")
     'sgd'
     """
-    if not isinstance(value, str) or not value:
-        refuse(name, "be a string", value, "one that is not empty")
+    if not isinstance(value, str) or not (value or empty):
+        kind = "" if empty else "one that is not empty"
+        refuse(name, "be a string", value, kind)
     return str(value)
 
 

@@ -14,6 +14,8 @@ from tf_spectral.bounds.report import report
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import induced_norm
 
+ONE_EACH = ", one for each of `shapes`"
+
 
 @register_keras_serializable("tf_spectral")
 class LayerwiseSmoothness:
@@ -87,12 +89,14 @@ class LayerwiseSmoothness:
         count = len(self.shapes)
         names = range(count) if names is None else names
         if not isinstance(names, range):
-            names = checks.sequence("names", names, count)
+            names = checks.sequence("names", names, count, ONE_EACH)
         self.names = tuple(str(name) for name in names)
         penalties = [0.0] * count if penalties is None else penalties
         self._penalties = [
             checks.non_negative("penalties", penalty)
-            for penalty in checks.sequence("penalties", penalties, count)
+            for penalty in checks.sequence(
+                "penalties", penalties, count, ONE_EACH
+            )
         ]
         self._nodes = [
             dict(checks.instance("nodes", node, dict, "a list of dictionaries"))

@@ -1,7 +1,6 @@
 """GeneralizationMonitor: the bound of Zhang et al., 2018, epoch by epoch."""
 
 import math
-from collections.abc import Sized
 
 import numpy as np
 from keras import ops
@@ -102,8 +101,8 @@ class GeneralizationMonitor(EpochMonitor):
         if input_bound is not None:
             input_bound = checks.positive("input_bound", input_bound)
         if examples is None:
-            examples = len(checks.instance("y", y, Sized, "an array"))
-        self.x, self.y = x, y
+            examples = len(checks.data("y", y))
+        self.x, self.y = checks.data("x", x), checks.data("y", y)
         self.margin = margin
         self.quantile = checks.number(
             "quantile",

@@ -66,7 +66,8 @@ class GradientFlowMonitor(EpochMonitor):
             if not path.endswith(".npz"):
                 checks.refuse("path", "be an .npz file", path)
         super().__init__(every)
-        self.x, self.y, self.layer, self.path = x, y, layer, path
+        self.x, self.y = checks.data("x", x), checks.data("y", y)
+        self.layer, self.path = layer, path
         self.norms = []
         self._measure = None
 

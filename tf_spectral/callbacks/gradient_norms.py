@@ -13,6 +13,7 @@ from keras import layers
 from keras import losses
 from keras import ops
 
+from tf_spectral import checks
 from tf_spectral.callbacks.gradients import compiled_gradient
 
 
@@ -58,6 +59,8 @@ def gradient_norms_over_time(model, x, y, layer=None, loss=None):
     >>> gradient_norms_over_time(model, x, y, loss="mse").shape
     (5,)
     """
+    checks.instance("model", model, keras.Model, "a Keras model")
+    x, y = checks.data("x", x), checks.data("y", y)
     return norms_function(model, x, y, layer, loss)()
 
 
@@ -90,7 +93,7 @@ def norms_function(model, x, y, layer, loss):
 
 def _loss_function(model, loss):
     if loss is not None:
-        loss = losses.get(loss)
+        loss = checks.found("loss", loss, losses.get, "a Keras loss")
         return lambda x, y, outputs: ops.mean(loss(y, outputs))
     if not model.compiled:
         raise ValueError(
@@ -103,11 +106,12 @@ def _loss_function(model, loss):
 
 
 def _find_layer(model, layer):
+    name = layer if isinstance(layer, str) else None
     found = [
         candidate
         for candidate in model._flatten_layers(include_self=False)
         if isinstance(candidate, layers.RNN)
-        and (layer is None or layer is candidate or layer == candidate.name)
+        and (layer is None or layer is candidate or name == candidate.name)
     ]
     if len(found) != 1:
         raise ValueError(

@@ -125,7 +125,8 @@ class LipschitzEstimator(callbacks.Callback):
                 f'tier="vector" or "tensor", Received: tier={tier!r}'
             )
         super().__init__()
-        self.x, self.y = x, y
+        self.x = checks.data("x", x)
+        self.y = None if y is None else checks.data("y", y)
         self.every, self.tier, self.safety = every, tier, safety
         self.backtracking, self.residual = backtracking, residual
         self.history = {}
