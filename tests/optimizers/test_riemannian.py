@@ -384,11 +384,15 @@ def test_half_precision_moves_and_stays_orthogonal(dtype):
         w = keras.Variable(np.zeros((20, 20)), dtype=dtype)
         start = ops.convert_to_numpy(ops.cast(v, "float32"))
         rng = np.random.default_rng(0)
-        for _ in range(12):
+        # JAX compiles anew what is not within a compiled step.
+        for _ in range(2 if BACKEND == "jax" else 12):
             g = ops.cast(200 + 100 * rng.normal(size=(20, 20)), dtype)
             optimizer.apply([g, g], [v, w])
         assert int(ops.convert_to_numpy(optimizer.skipped_steps)) == 0
-        assert float(ops.max(ops.abs(w))) > 10
+        assert (
+            float(np.abs(ops.convert_to_numpy(ops.cast(w, "float32"))).max())
+            > 10
+        )
         assert (
             error_of(ops.cast(v, "float32"))
             < {

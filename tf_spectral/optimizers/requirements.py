@@ -111,13 +111,14 @@ def check_euclidean(optimizer, momentum):
 
 
 def warn_of_skipped_steps(optimizer):
-    """Tells once of steps left out for gradients with NaN or Inf."""
+    """Tells once of steps left out for gradients that are no numbers."""
     skipped = int(ops.convert_to_numpy(optimizer.skipped_steps))
     if skipped > getattr(optimizer, "_warned_of_skipped", 0):
         optimizer._warned_of_skipped = skipped
         warnings.warn(
             f"{optimizer.name} left out {skipped} steps whose gradients had "
-            "NaN or Inf; the weights are as if they had not been.",
+            "NaN or Inf or were too large for their dtype; the weights are as "
+            "if they had not been.",
             stacklevel=3,
         )
 
