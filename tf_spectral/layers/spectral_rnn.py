@@ -1,4 +1,4 @@
-"""SpectralRNN: a recurrent layer whose gradients neither explode nor vanish."""
+"""SpectralRNN: a recurrent layer with bounded singular values."""
 
 from keras import layers
 from keras import ops
