@@ -91,5 +91,8 @@ def test_no_operation_that_fails_somewhere():
             and node.func.value.id == "ops"
         }
         forbidden = calls & {"triu", "tril", "diag", "matmul"}
+        # Of sparse tensors, of which PyTorch has none.
+        if str(path) == "layers/spectral_dense.py":
+            forbidden -= {"matmul"}
         wrong += [f"{path} calls ops.{name}" for name in sorted(forbidden)]
     assert not wrong
