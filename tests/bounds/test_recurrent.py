@@ -246,13 +246,13 @@ BAD = [
     ({"activation": "softsign"}, "two continuous"),
     ({"activation": lambda z: z}, "two continuous"),
     ({"activation": ops.gelu}, "two continuous"),
-    ({"tier": "spectral"}, "`tier` is unknown"),
-    ({"outputs": "first"}, "`outputs` is unknown"),
+    ({"tier": "spectral"}, "`tier` must be one of"),
+    ({"outputs": "first"}, "`outputs` must be one of"),
     ({"residual": True}, "`y` is missing"),
     ({"residual": True, "y": np.zeros((2, 3))}, "`y` has the wrong shape"),
     ({"residual": True, "tier": "global", "y": 0}, "`residual`"),
     ({"radius": 0.1}, "`radius` belongs"),
-    ({"radius": -0.1, "tier": "global"}, "`radius` must not be negative"),
+    ({"radius": -0.1, "tier": "global"}, "`radius` must be a non-negative"),
     ({"radius": [0.1], "tier": "global"}, "`radius` has the wrong shape"),
     ({"weights": ("kernel",)}, "`weights` must be names"),
     ({"weights": ()}, "`weights` must be names"),
@@ -295,7 +295,9 @@ def test_bad_input_of_the_other_functions():
     with pytest.raises(ValueError, match="`y` is missing"):
         rnn_loss_bound(**given, x=x, y=None, steps={})
     del given["output_bias"]
-    with pytest.raises(ValueError, match="`gradient_norm` must not"):
+    with pytest.raises(
+        ValueError, match="`gradient_norm` must be a non-negative"
+    ):
         rnn_trust_region(**given, x=x, gradient_norm=-1.0)
-    with pytest.raises(ValueError, match="`outputs` is unknown"):
+    with pytest.raises(ValueError, match="`outputs` must be one of"):
         rnn_trust_region(**given, x=x, gradient_norm=1.0, outputs=None)
