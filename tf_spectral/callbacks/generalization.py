@@ -100,6 +100,8 @@ class GeneralizationMonitor(EpochMonitor):
             margin = checks.positive("margin", margin)
         if input_bound is not None:
             input_bound = checks.positive("input_bound", input_bound)
+        if isinstance(y, (list, tuple)) and all(np.ndim(v) == 0 for v in y):
+            y = np.asarray(y)  # labels as a list
         if examples is None:
             examples = len(checks.data("y", y))
         self.x, self.y = checks.data("x", x), checks.data("y", y)
