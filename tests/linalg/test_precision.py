@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tests import helpers
 from tests.helpers import BACKEND
+from tf_spectral.linalg import polar
 from tf_spectral.linalg import precision
+from tf_spectral.linalg.norms import frobenius_norm
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
 from tf_spectral.linalg.polar import polar_and_nuclear
+from tf_spectral.linalg.polar_steps import iterate
 
 
 def numbers(x):
@@ -60,19 +64,33 @@ def test_what_a_factor_captures_of_the_frobenius_norm(accuracy, share):
         assert numbers(nu) >= share * np.linalg.norm(x)
 
 
-@pytest.mark.parametrize("size", [3e38, 1e30, 1e-30, 1e-33])
-def test_bounds_at_the_ends_of_the_range(size):
-    x = spread(70, 40, 0, 0.0)
-    scaled = (x * size).astype("float32")
-    exact = np.linalg.svd(scaled.astype("float64"), compute_uv=False)
-    for bound, value in (
-        (nuclear_norm_upper_bound, exact.sum()),
-        (spectral_norm_upper_bound, exact[0]),
-    ):
-        found = float(numbers(bound(scaled)))
+@pytest.mark.parametrize("shape", [(9, 6), (4, 11), (30, 1)])
+def test_bounds_at_the_ends_of_the_range(shape, mode):
+    def norms(x):
+        q, nu = polar_and_nuclear(x)
+        bounds = nuclear_norm_upper_bound(x), spectral_norm_upper_bound(x)
+        return q, nu, *bounds, frobenius_norm(x)
+
+    x = spread(*shape, 0, 0.0)
+    compiled = helpers._compile(norms, mode)
+    for size in (3.3e38, 1e38, 1.0, 1e-33, 2e-38):
+        scaled = (x * size).astype("float32")
+        found = compiled(ops.convert_to_tensor(scaled))
+        q, nu, nuclear, spectral, frobenius = (numbers(v) for v in found)
+        assert np.linalg.norm(q, 2) <= 1 + 1e-6
+        exact = np.linalg.svd(scaled.astype("float64"), compute_uv=False)
+        whole = np.linalg.norm(exact)
         # What no float holds is infinite, and that is a bound.
-        assert found >= min(value, 3.4e38)
-        assert found <= 2 * value or value > 1.7e38
+        largest = float(np.finfo("float32").max)
+        assert spectral >= min(exact[0], largest)
+        assert nuclear >= min(exact.sum(), largest)
+        if exact.sum() < largest / 2:
+            assert spectral <= 1.1 * exact[0]
+            assert nuclear <= 1.5 * exact.sum()
+            assert abs(frobenius - whole) <= 1e-6 * whole
+            assert 0.95 * exact.sum() <= nu <= exact.sum()
+        else:
+            assert nuclear > largest / 2 and frobenius > largest / 2
 
 
 def rounded_to_tf32(x):
@@ -110,6 +128,25 @@ def test_where_products_may_be_short_they_are_not(monkeypatch):
     np.testing.assert_allclose(
         numbers(spectral_norm_upper_bound(x)), plain, rtol=1e-5
     )
+
+
+def test_half_precision_and_lists_are_no_exception(monkeypatch):
+    """They become `float32` first, whose products may be short."""
+    seen = []
+
+    def noted(z, schedule):
+        seen.append(helpers.dtype_of(z))
+        return iterate(z, schedule)
+
+    monkeypatch.setattr(polar, "iterate", noted)
+    monkeypatch.setattr(precision, "products_may_be_short", lambda: True)
+    x = spread(12, 7, 1, 0.1)
+    q, nu = polar_and_nuclear(ops.cast(x, "bfloat16"))
+    assert helpers.dtype_of(q) == "bfloat16"
+    assert helpers.dtype_of(nu) == "float32"
+    polar_and_nuclear(x.tolist())
+    wide = "float64" if BACKEND == "tensorflow" else "float32"
+    assert seen == [wide, wide]
 
 
 def test_processors_need_nothing():

@@ -71,7 +71,6 @@ def frobenius_norm(x):
     return scale * ops.sqrt(ops.sum(x * x))
 
 
-@in_full_precision
 def spectral_norm_upper_bound(kernel, squarings=4):
     """An upper bound of the largest singular value.
 
@@ -104,10 +103,16 @@ def spectral_norm_upper_bound(kernel, squarings=4):
     x, _ = _prepared("kernel", kernel)
     if 0 in x.shape:
         return ops.zeros((), x.dtype)
+    if 1 in x.shape:
+        return frobenius_norm(x) * rounding_margin(x)
+    return _bound_by_squarings(x, squarings)
+
+
+@in_full_precision
+def _bound_by_squarings(x, squarings):
+    """The bound of a matrix of the working dtype."""
     rows, columns = x.shape
     margin = rounding_margin(x)
-    if min(rows, columns) == 1:
-        return frobenius_norm(x) * margin
     scale = largest_entry(x)
     x = scaled_down(x, scale)
     x = ops.transpose(x) if rows < columns else x

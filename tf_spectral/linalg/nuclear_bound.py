@@ -24,7 +24,6 @@ _LOST = {"float32": 3e-6, "float64": 1e-14}
 _LARGE = 1e25
 
 
-@in_full_precision
 def nuclear_norm_upper_bound(x, directions=16):
     """At least the sum of the singular values of a matrix, and often near.
 
@@ -62,6 +61,12 @@ def nuclear_norm_upper_bound(x, directions=16):
     x = ops.cast(x, working_dtype(x.dtype))
     if 0 in x.shape:
         return ops.zeros((), x.dtype)
+    return _bound_by_directions(x, directions)
+
+
+@in_full_precision
+def _bound_by_directions(x, directions):
+    """The bound of a matrix of the working dtype."""
     z = ops.transpose(x) if x.shape[0] < x.shape[1] else x
     scale, n = largest_entry(z), z.shape[1]
     # Sums of the largest numbers are infinite, and of the least ones nothing.

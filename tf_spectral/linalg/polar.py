@@ -63,7 +63,6 @@ def nuclear_norm(x, exact=False, accuracy="high", sketch=None):
     return polar_and_nuclear(x, exact, accuracy, sketch)[1]
 
 
-@in_full_precision
 def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
     """Approximate polar factor and the nuclear norm it certifies.
 
@@ -108,7 +107,7 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
     algorithms", 2011 (range finder) for the sketch.
     """
     x = check_rank("x", x, 2)
-    schedule = _checked_schedule(accuracy)
+    accuracy = checks.choice("accuracy", accuracy, SCHEDULES)
     exact = checks.boolean("exact", exact)
     if sketch is not None:
         sketch = checks.integer("sketch", sketch, minimum=1)
@@ -116,16 +115,23 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
     x = ops.cast(x, working_dtype(dtype))
     if 0 in x.shape:
         return ops.cast(x, dtype), ops.zeros((), x.dtype)
+    narrow = dtype if dtype != working_dtype(dtype) else None
+    return _computed(x, exact, accuracy, sketch, narrow)
+
+
+@in_full_precision
+def _computed(x, exact, accuracy, sketch, narrow):
+    """Both of a matrix of the working dtype; the factor in `narrow`, if any."""
     wide = x.shape[0] < x.shape[1]
     scale = largest_entry(x)
     z = scaled_down(ops.transpose(x) if wide else x, scale)
     if exact:
         q, nu = _by_svd(z)
     else:
-        q = _factor(z, schedule, sketch)
+        q = _factor(z, SCHEDULES[accuracy], sketch)
         nu = ops.sum(z * q) / rounding_margin(z)
-    if dtype != backend.standardize_dtype(z.dtype):
-        q = ops.cast(_room_for_rounding(q, dtype), dtype)
+    if narrow:
+        q = ops.cast(_room_for_rounding(q, narrow), narrow)
         nu = ops.sum(z * ops.cast(q, z.dtype)) / rounding_margin(z)
     q = ops.transpose(q) if wide else q
     return q, scale * nu
@@ -161,7 +167,3 @@ def _by_svd(z):
     )
     kept = ops.cast(s > s[0] * eps * max(z.shape), z.dtype)
     return (a * kept) @ bt, ops.sum(s)
-
-
-def _checked_schedule(accuracy):
-    return SCHEDULES[checks.choice("accuracy", accuracy, SCHEDULES)]

@@ -26,10 +26,13 @@ def scaled_down(x, scale):
     """`x / scale`, also where `1 / scale` is too small for a float.
 
     XLA divides by multiplying with the reciprocal, which is nothing beyond
-    8e37.
+    8e37, and graphs join factors, so that two roots of it are no help. A
+    power of two takes both to where neither matters, without rounding.
     """
-    root = 1 / ops.sqrt(scale)
-    return (x * root) * root
+    one = ops.ones_like(scale)
+    step = ops.where(scale < 2.0**-40, 2.0**60 * one, one)
+    step = ops.where(scale > 2.0**40, 2.0**-60 * one, step)
+    return (x * step) / (scale * step)
 
 
 def safe_divisor(norm):
