@@ -73,7 +73,8 @@ def test_bounds_at_the_ends_of_the_range(shape, mode):
 
     x = spread(*shape, 0, 0.0)
     compiled = helpers._compile(norms, mode)
-    for size in (3.3e38, 1e38, 1.0, 1e-33, 2e-38):
+    # Entries below 1.2e-38 are zero to a processor: the least ones are not.
+    for size in (3.3e38, 1e38, 1.0, 1e-33):
         scaled = (x * size).astype("float32")
         found = compiled(ops.convert_to_tensor(scaled))
         q, nu, nuclear, spectral, frobenius = (numbers(v) for v in found)
