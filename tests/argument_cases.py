@@ -252,10 +252,10 @@ def matrices(*names, **base):
 
 
 CASES = {
-    "spectralize.spectralize": Case(
+    "models.spectralize": Case(
         lambda: {"model": dense_model()}, lambda model, _: model(EYE)
     ),
-    "spectralize.despectralize": Case(
+    "models.despectralize": Case(
         lambda: {"model": spectral_model()}, lambda model, _: model(EYE)
     ),
     "layers.ModReLU": layer({}, (3, 2)),

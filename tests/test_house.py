@@ -26,7 +26,7 @@ ROWS = [
     {"parametrizations", "constraints"},
     {"layers"},
     {"optimizers"},
-    {"callbacks", "export", "spectralize"},
+    {"callbacks", "export", "models"},
 ]
 
 

@@ -10,10 +10,11 @@ from tf_spectral import layers
 from tf_spectral import linalg
 from tf_spectral import losses
 from tf_spectral import metrics
+from tf_spectral import models
 from tf_spectral import optimizers
 from tf_spectral import parametrizations
 from tf_spectral import plotting
 from tf_spectral import regularizers
-from tf_spectral.spectralize import despectralize
-from tf_spectral.spectralize import spectralize
+from tf_spectral.models import despectralize
+from tf_spectral.models import spectralize
 from tf_spectral.version import __version__

@@ -8,9 +8,9 @@ from keras import ops
 from tests.helpers import assert_close
 from tests.helpers import evaluate
 from tf_spectral.layers import SpectralRNNCell
-from tf_spectral.layers.transitions import Dense
-from tf_spectral.layers.transitions import DiagonalPlusLowRank
-from tf_spectral.layers.transitions import low_rank_pays
+from tf_spectral.layers.recurrence import Dense
+from tf_spectral.layers.recurrence import DiagonalPlusLowRank
+from tf_spectral.layers.recurrence import low_rank_pays
 
 
 def normal(*shape, seed=0):

@@ -6,7 +6,7 @@ from keras import ops
 
 from tf_spectral.callbacks.softmax_networks import check_chain
 from tf_spectral.layers import SpectralDense
-from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
+from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.linalg.checks import working_dtype
 
 
@@ -54,7 +54,7 @@ class RecurrentClassifier:
         """Input, recurrent and output kernel."""
         cell = self.rnn.cell
         recurrent = getattr(cell, "recurrent_kernel", None)
-        if isinstance(self.rnn, LikeSimpleRNN):
+        if isinstance(self.rnn, FastRNN):
             recurrent = self.rnn.recurrent_matrix()
         return tuple(
             ops.cast(k, working_dtype(k.dtype))
@@ -115,7 +115,7 @@ def class_margins(logits, classes):
 
 
 def _check_recurrent(rnn):
-    if not isinstance(rnn, (layers.SimpleRNN, LikeSimpleRNN)):
+    if not isinstance(rnn, (layers.SimpleRNN, FastRNN)):
         raise _misfit(rnn, "a SimpleRNN, SpectralRNN or OrthogonalRNN")
     for name in ("return_sequences", "return_state", "stateful"):
         if getattr(rnn, name):

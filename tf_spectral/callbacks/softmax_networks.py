@@ -11,7 +11,7 @@ from keras import ops
 from tf_spectral import bounds
 from tf_spectral.bounds.losses import recognise
 from tf_spectral.bounds.recurrent_activations import smooth_activation
-from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
+from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
@@ -136,7 +136,7 @@ class RecurrentSoftmax:
         x = ops.convert_to_tensor(x)
         if self.embedding is not None:
             x = self.embedding(x)
-        like = isinstance(self.rnn, LikeSimpleRNN)
+        like = isinstance(self.rnn, FastRNN)
         recurrent = self.rnn.recurrent_matrix if like else None
         return ops.flip(x, axis=1) if self.rnn.go_backwards else x, {
             "input_kernel": self.cell.kernel,
@@ -235,7 +235,7 @@ def _check_head(model, head):
 
 
 def _check_recurrent(rnn):
-    if not isinstance(rnn, (layers.SimpleRNN, LikeSimpleRNN)):
+    if not isinstance(rnn, (layers.SimpleRNN, FastRNN)):
         raise misfit(rnn, "a SimpleRNN, SpectralRNN or OrthogonalRNN")
     for name in ("stateful", "return_state", "dropout", "recurrent_dropout"):
         if getattr(rnn, name):

@@ -2,16 +2,16 @@
 
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.orthogonal_rnn import OrthogonalRNN
-from tf_spectral.layers.orthogonal_rnn_cell import OrthogonalRNNCell
+from tf_spectral.layers.orthogonal_rnn import OrthogonalRNNCell
 from tf_spectral.layers.spectral_conv import SpectralConv1D
 from tf_spectral.layers.spectral_conv import SpectralConv2D
 from tf_spectral.layers.spectral_dense import SpectralDense
 from tf_spectral.layers.spectral_gru import SpectralGRU
-from tf_spectral.layers.spectral_gru_cell import SpectralGRUCell
+from tf_spectral.layers.spectral_gru import SpectralGRUCell
 from tf_spectral.layers.spectral_lstm import SpectralLSTM
-from tf_spectral.layers.spectral_lstm_cell import SpectralLSTMCell
+from tf_spectral.layers.spectral_lstm import SpectralLSTMCell
 from tf_spectral.layers.spectral_rnn import SpectralRNN
-from tf_spectral.layers.spectral_rnn_cell import SpectralRNNCell
+from tf_spectral.layers.spectral_rnn import SpectralRNNCell
 
 __all__ = [
     "ModReLU",

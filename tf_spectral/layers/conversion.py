@@ -1,13 +1,13 @@
-"""Convertible: from a stock layer to a spectral one and back."""
+"""From a stock layer to a spectral one and back."""
 
 import numpy as np
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.layers.fast_cell import get_activation
-from tf_spectral.layers.fast_cell import plain_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.modrelu import get_activation
+from tf_spectral.layers.modrelu import plain_activation
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.parametrizations.singular_values import bounds_that_hold
@@ -279,3 +279,9 @@ def _check_given(mode, center, radius):
         size = checks.non_negative("sigma_center", center, checks.SQUARABLE)
         radius = size / 2 if size > 2 * checks.SMALLEST else 1.0
     check_sigma(mode, center, radius)
+
+
+def sequences_shape(layer):
+    """The shape to build a copy of a built layer with."""
+    batch = layer.states[0].shape[0] if layer.stateful else None
+    return batch, None, layer.cell.kernel.shape[0]

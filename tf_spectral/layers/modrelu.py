@@ -1,11 +1,16 @@
 """ModReLU: rectifies the size of its input and keeps the sign."""
 
+import contextlib
+
+from keras import activations
 from keras import constraints
 from keras import initializers
 from keras import layers
 from keras import ops
 from keras import regularizers
+from keras.saving import deserialize_keras_object
 from keras.saving import register_keras_serializable
+from keras.saving import serialize_keras_object
 
 from tf_spectral import checks
 
@@ -95,3 +100,41 @@ class ModReLU(layers.Layer):
             "bias_regularizer": regularizers.serialize(self.bias_regularizer),
             "bias_constraint": constraints.serialize(self.bias_constraint),
         }
+
+
+def get_activation(identifier, dtype_policy=None):
+    """A Keras activation, or a `ModReLU` for `"modrelu"`."""
+    if isinstance(identifier, str) and identifier == "modrelu":
+        return ModReLU(dtype=dtype_policy)
+    if isinstance(identifier, dict):
+        # Keras' own `get` knows no layers.
+        return checks.found(
+            "activation", identifier, deserialize_keras_object, "an activation"
+        )
+    return checks.activation("activation", identifier)
+
+
+def serialize_activation(activation):
+    """What `get_activation` makes the same activation of."""
+    if isinstance(activation, layers.Layer):
+        return serialize_keras_object(activation)
+    return activations.serialize(activation or activations.linear)
+
+
+@contextlib.contextmanager
+def plain_activation(layer):
+    """Within it an activation that was set to `None` is the identity.
+
+    Keras' layers take `None` for that in their calls, but make no
+    configuration of it.
+    """
+    if layer.activation is not None:
+        yield
+        return
+    # PyTorch puts no function where a module was.
+    del layer.activation
+    layer.activation = activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = None

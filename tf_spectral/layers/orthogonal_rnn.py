@@ -1,15 +1,143 @@
-"""OrthogonalRNN: a recurrent layer that keeps the length of its state."""
+"""OrthogonalRNN and its cell: a state keeps its length."""
 
+from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
 from tf_spectral.constraints import Orthogonal
+from tf_spectral.initializers import get_orthogonal_initializer
 from tf_spectral.layers.conversion import carry_trainable
-from tf_spectral.layers.like_simple_rnn import LikeSimpleRNN
-from tf_spectral.layers.like_simple_rnn import check_simple_rnn
-from tf_spectral.layers.like_simple_rnn import of_cell
-from tf_spectral.layers.orthogonal_rnn_cell import OrthogonalRNNCell
+from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.recurrence import Dense
+from tf_spectral.layers.simple_rnn import FastRNN
+from tf_spectral.layers.simple_rnn import FastRNNCell
+from tf_spectral.layers.simple_rnn import check_simple_rnn
+from tf_spectral.layers.simple_rnn import of_cell
 from tf_spectral.linalg import orthogonal
+from tf_spectral.linalg.checks import working_dtype
+
+
+@register_keras_serializable("tf_spectral")
+class OrthogonalRNNCell(FastRNNCell):
+    """Cell of `OrthogonalRNN`: `h' = f(x K + b + h R)` with `R^T R = I`.
+
+    R is the dense weight `recurrent_kernel` under
+    `tf_spectral.constraints.Orthogonal`.
+
+    Args:
+        units: Positive integer `n`, the size of the state.
+        activation: Name or function of a Keras activation, or `"modrelu"` (a
+            trainable `tf_spectral.layers.ModReLU`). Defaults to `"modrelu"`.
+        use_bias: Boolean, or `None` for a bias `b` with all activations but
+            modReLU, which has one of its own. Defaults to `None`.
+        trainable_initial_state: Boolean, whether the initial state is a
+            trained vector and not zero. Defaults to `False`.
+        kernel_initializer: Keras initializer of K. Defaults to
+            `"he_normal"`.
+        recurrent_initializer: Keras initializer of R, or `"block_rotation"`,
+            `"cayley"` or `"haar"` of `tf_spectral.initializers`. What it
+            gives is made orthogonal if the constraint is `Orthogonal`.
+            Defaults to `"block_rotation"`.
+        bias_initializer: Keras initializer of b. Defaults to `"zeros"`.
+        kernel_regularizer: Keras regularizer of K. Defaults to `None`.
+        recurrent_regularizer: Keras regularizer of R. Defaults to `None`.
+        bias_regularizer: Keras regularizer of b. Defaults to `None`.
+        kernel_constraint: Keras constraint of K. Defaults to `None`.
+        recurrent_constraint: Keras constraint of R; `"orthogonal"` for
+            `tf_spectral.constraints.Orthogonal`, `None` for a matrix that
+            only starts orthogonal. Defaults to `"orthogonal"`.
+        bias_constraint: Keras constraint of b. Defaults to `None`.
+        dropout: Float in [0, 1], the share of inputs to drop. Defaults to 0.
+        recurrent_dropout: Float in [0, 1], the share of states to drop on
+            their way to R. Defaults to 0.
+        seed: Integer seed of the dropout. Defaults to `None`.
+
+    Call arguments:
+        sequence: Floating or integer tensor `(batch, features)`.
+        states: List of one floating tensor `(batch, units)`.
+        training: Boolean, whether dropout applies.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.layers import OrthogonalRNNCell
+    >>> rnn = keras.layers.RNN(OrthogonalRNNCell(8))
+    >>> tuple(rnn(np.random.rand(4, 10, 3).astype("float32")).shape)
+    (4, 8)
+
+    Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
+    for recurrent neural network training", 2022, section 4.
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="modrelu",
+        use_bias=None,
+        trainable_initial_state=False,
+        kernel_initializer="he_normal",
+        recurrent_initializer="block_rotation",
+        recurrent_constraint="orthogonal",
+        **kwargs,
+    ):
+        text = isinstance(recurrent_constraint, str)
+        if text and recurrent_constraint == "orthogonal":
+            recurrent_constraint = Orthogonal()
+        recurrent_initializer = get_orthogonal_initializer(
+            recurrent_initializer, "recurrent_initializer"
+        )
+        if recurrent_initializer is None:
+            checks.refuse("recurrent_initializer", "be an initializer", None)
+        super().__init__(
+            units,
+            activation,
+            trainable_initial_state,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            recurrent_constraint=recurrent_constraint,
+            **kwargs,
+        )
+        if use_bias is None:
+            use_bias = not isinstance(self.activation, ModReLU)
+        self.use_bias = checks.boolean("use_bias", use_bias)
+
+    def build_recurrent(self):
+        self.recurrent_kernel = self.add_weight(
+            shape=(self.units, self.units),
+            name="recurrent_kernel",
+            initializer=self._initial_kernel,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+            dtype=working_dtype(self.variable_dtype),
+        )
+
+    def recurrent_matrix(self):
+        """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
+        return ops.convert_to_tensor(self.recurrent_kernel)
+
+    def orthogonality_error(self):
+        """`||R^T R - I||_2`, from above and at most 9% too large."""
+        return orthogonal.orthogonality_error(self.recurrent_kernel)
+
+    def transition(self, rows=None):
+        """R, cast to the compute dtype, as a `Dense`.
+
+        Args:
+            rows: Not used: no other form costs less.
+        """
+        return Dense(ops.cast(self.recurrent_kernel, self.compute_dtype))
+
+    def _initial_kernel(self, shape, dtype=None):
+        kernel = self.recurrent_initializer(shape, dtype)
+        # Keras constrains after the first step only.
+        if isinstance(self.recurrent_constraint, Orthogonal):
+            kernel = self.recurrent_constraint(kernel)
+        return kernel
+
 
 _CELL_OPTIONS = (
     "use_bias",
@@ -30,7 +158,7 @@ _CELL_OPTIONS = (
 
 
 @register_keras_serializable("tf_spectral")
-class OrthogonalRNN(LikeSimpleRNN):
+class OrthogonalRNN(FastRNN):
     """A simple RNN whose recurrent kernel is orthogonal.
 
     Takes the place of `keras.layers.SimpleRNN`: `h_t = f(x_t K + b + h_{t-1}

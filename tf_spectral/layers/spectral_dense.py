@@ -12,9 +12,9 @@ from keras.saving import register_keras_serializable
 from tf_spectral import checks
 from tf_spectral.layers.inputs import is_sparse
 from tf_spectral.layers.inputs import real_tensor
+from tf_spectral.layers.recurrence import low_rank_pays
 from tf_spectral.layers.spectral_kernel import SpectralKernel
-from tf_spectral.layers.spectral_rnn_cell import FORMS
-from tf_spectral.layers.transitions import low_rank_pays
+from tf_spectral.layers.spectral_rnn import FORMS
 from tf_spectral.linalg.spectral import times_diagonal_plus_low_rank
 
 

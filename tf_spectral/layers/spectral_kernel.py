@@ -13,15 +13,15 @@ from tf_spectral import initializers
 from tf_spectral.layers.conversion import Convertible
 from tf_spectral.layers.conversion import plain_reflectors
 from tf_spectral.layers.conversion import usable_reflectors
-from tf_spectral.layers.fast_cell import get_activation
-from tf_spectral.layers.fast_cell import plain_activation
-from tf_spectral.layers.fast_cell import serialize_activation
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.modrelu import get_activation
+from tf_spectral.layers.modrelu import plain_activation
+from tf_spectral.layers.modrelu import serialize_activation
 from tf_spectral.linalg.factorization import check_reflectors
-from tf_spectral.parametrizations.annealing import check_annealed
 from tf_spectral.parametrizations.singular_values import check_sigma
 from tf_spectral.parametrizations.svd import SVD
+from tf_spectral.parametrizations.svd import check_annealed
 from tf_spectral.parametrizations.svd import check_penalties
 
 # Options of the stock layers, and what there is instead.

@@ -1,10 +1,152 @@
-"""SpectralLSTM: an LSTM whose recurrent matrices have bounded sigma."""
+"""SpectralLSTM and its cell: recurrent matrices of bounded sigma."""
 
 from keras import layers
+from keras import ops
 from keras.saving import register_keras_serializable
 
-from tf_spectral.layers.gated_layer import GatedLayer
-from tf_spectral.layers.spectral_lstm_cell import SpectralLSTMCell
+from tf_spectral.layers.gated import GatedCell
+from tf_spectral.layers.gated import GatedLayer
+
+
+@register_keras_serializable("tf_spectral")
+class SpectralLSTMCell(GatedCell, layers.LSTMCell):
+    """Cell of `SpectralLSTM`.
+
+    The step is that of `keras.layers.LSTMCell`; the recurrent matrix of each
+    of its four gates is `V diag(sigma) U^T`, with U and V products of
+    Householder reflectors and the singular values in `[sigma_center -
+    sigma_radius, sigma_center + sigma_radius]`. In a plain `keras.layers.RNN`
+    the matrices are formed once for each sequence.
+
+    Args:
+        units: Positive integer `n`, the size of the state.
+        reflectors: `None` for `n` in U and in V of each gate (its matrix can
+            be any within the bounds), an integer for both, or a pair `(m_u,
+            m_v)`. Defaults to `None`.
+        sigma_center: Non-negative float, the middle of the singular values.
+            Defaults to `1.0`.
+        sigma_radius: Positive float, smaller than a positive center. Defaults
+            to `0.01`.
+        sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`: see
+            `tf_spectral.parametrizations.SVD`. Defaults to `"sigmoid"`.
+        activation: Keras activation of the candidate and of the output.
+            Defaults to `"tanh"`.
+        recurrent_activation: Keras activation of the three other gates.
+            Defaults to `"sigmoid"`.
+        use_bias: Boolean. Defaults to `True`.
+        kernel_initializer: Keras initializer of the `(features, 4 n)` kernel.
+            Defaults to `"glorot_uniform"`.
+        reflector_initializer: Name of, or a
+            `tf_spectral.initializers.ReflectorInitializer`. Defaults to
+            `"gaussian"`.
+        bias_initializer: Keras initializer of the bias. Defaults to
+            `"zeros"`.
+        unit_forget_bias: Boolean, whether the bias of the forget gate starts
+            at 1. Defaults to `True`.
+        kernel_regularizer: Keras regularizer of the kernel. Defaults to
+            `None`.
+        recurrent_regularizer: Keras regularizer of each gate's recurrent
+            matrix. Defaults to `None`.
+        sigma_regularizer: Keras regularizer of each gate's singular values.
+            Defaults to `None`.
+        annealed_radius: Boolean, whether the radius can change during
+            training, see `tf_spectral.callbacks.SigmaRadiusSchedule`.
+            Defaults to `False`.
+        bias_regularizer: Keras regularizer of the bias. Defaults to `None`.
+        kernel_constraint: Keras constraint of the kernel. Defaults to `None`.
+        bias_constraint: Keras constraint of the bias. Defaults to `None`.
+        dropout: Float in [0, 1], the share of inputs to drop. Defaults to 0.
+        recurrent_dropout: Float in [0, 1], the share of states to drop on
+            their way to the recurrent matrices. Defaults to 0.
+        seed: Integer seed of the dropout. Defaults to `None`.
+
+    Call arguments:
+        inputs: Floating or integer tensor `(batch, features)`.
+        states: List of two floating tensors `(batch, units)`: the state and
+            the carry.
+        training: Boolean, whether dropout applies.
+
+    Raises:
+        ValueError: If an argument is out of range or does not apply.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.layers import SpectralLSTMCell
+    >>> rnn = keras.layers.RNN(SpectralLSTMCell(8, reflectors=2))
+    >>> tuple(rnn(np.random.rand(4, 10, 3).astype("float32")).shape)
+    (4, 8)
+
+    Reference: Zhang et al., "Stabilizing Gradients for Deep Neural Networks
+    via Efficient SVD Parameterization", 2018, section 5.
+    """
+
+    gates = ("input_gate", "forget_gate", "candidate", "output_gate")
+
+    def __init__(
+        self,
+        units,
+        reflectors=None,
+        sigma_center=1.0,
+        sigma_radius=0.01,
+        sigma_mode="sigmoid",
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        reflector_initializer="gaussian",
+        bias_initializer="zeros",
+        unit_forget_bias=True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        sigma_regularizer=None,
+        annealed_radius=False,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            reflectors=reflectors,
+            sigma_center=sigma_center,
+            sigma_radius=sigma_radius,
+            sigma_mode=sigma_mode,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            reflector_initializer=reflector_initializer,
+            bias_initializer=bias_initializer,
+            unit_forget_bias=unit_forget_bias,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            sigma_regularizer=sigma_regularizer,
+            annealed_radius=annealed_radius,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            **kwargs,
+        )
+
+    def initial_bias(self, shape, dtype=None):
+        if not self.unit_forget_bias:
+            return super().initial_bias(shape, dtype)
+        first, last = (self.units,), (2 * self.units,)
+        return ops.concatenate(
+            [
+                super().initial_bias(first, dtype),
+                ops.ones(first, dtype),
+                super().initial_bias(last, dtype),
+            ]
+        )
 
 
 @register_keras_serializable("tf_spectral")

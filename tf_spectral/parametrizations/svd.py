@@ -9,20 +9,20 @@ from keras.saving import serialize_keras_object
 
 from tf_spectral import checks
 from tf_spectral import initializers
+from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import check_reflectors
+from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.linalg.spectral import diagonal_plus_low_rank
+from tf_spectral.linalg.spectral import solve_spectral
 from tf_spectral.linalg.spectral import spectral_matrix
+from tf_spectral.linalg.spectral import truncated_sigma
 from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import singular_values as sv
-from tf_spectral.parametrizations.annealing import Annealable
-from tf_spectral.parametrizations.annealing import check_annealed
-from tf_spectral.parametrizations.assignment import Assignable
-from tf_spectral.parametrizations.by_products import ByProducts
 
 
 @register_keras_serializable("tf_spectral")
-class SVD(Annealable, Assignable, ByProducts, layers.Layer):
+class SVD(layers.Layer):
     """A matrix `V diag(sigma) U^T` with U and V products of reflectors.
 
     The transpose is the paper's `W = U diag(sigma) V^T`. The singular values
@@ -169,6 +169,164 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
         p, r = diagonal_plus_low_rank(self.u_vectors(), sigma, self.v_vectors())
         return sigma, p, r
 
+    def singular_values(self):
+        """The singular values of the matrix, in no order."""
+        return ops.abs(self.sigma())
+
+    def condition_number(self):
+        """The largest singular value divided by the smallest: a scalar.
+
+        Infinite where the smallest is zero.
+        """
+        sigma = self.singular_values()
+        least = ops.min(sigma)
+        ratio = ops.max(sigma) / ops.where(least > 0, least, 1.0)
+        return ops.where(least > 0, ratio, np.inf)
+
+    def log_abs_det(self):
+        """`log |det matrix|`, a scalar: the sum of the logs of sigma.
+
+        Raises:
+            ValueError: If the matrix is not square.
+        """
+        self._check_square("log_abs_det")
+        return ops.sum(ops.log(self.singular_values()))
+
+    def solve(self, y):
+        """Rows `x` with `x matrix = y`, through reflectors alone.
+
+        Nothing is factored or inverted but sigma: the error is that of
+        rounding times at most the condition number. Where sigma has a zero,
+        the result is not finite.
+
+        Args:
+            y: Floating tensor `(..., n)`.
+
+        Returns:
+            Tensor of the shape and dtype of `y`.
+
+        Raises:
+            ValueError: If the matrix is not square, or if `y` does not fit.
+        """
+        self._check_square("solve")
+        return solve_spectral(
+            y, self.u_vectors(), self.sigma(), self.v_vectors()
+        )
+
+    def truncated_matrix(self, rank):
+        """The matrix of that rank which is nearest to the matrix.
+
+        Args:
+            rank: Integer from 0 to `min(n_in, n_out)`, how many of the
+                largest singular values to keep.
+
+        Returns:
+            Tensor `(n_in, n_out)`.
+
+        Raises:
+            ValueError: If `rank` is out of range.
+
+        Reference: Eckart and Young, 1936.
+        """
+        sigma = truncated_sigma(self.sigma(), rank)
+        return spectral_matrix(self.u_vectors(), sigma, self.v_vectors())
+
+    def radius(self):
+        """The radius of now: a scalar tensor if it is a weight, or a float.
+
+        `sigma_radius` is the one that was given to the constructor.
+        """
+        if not self.annealed_radius:
+            return self.sigma_radius
+        self._ensure_built()
+        return ops.convert_to_tensor(self._radius)
+
+    def set_radius(self, radius):
+        """Moves the bounds of the singular values.
+
+        Values inside the new bounds stay as they are, to rounding. The others
+        are put at the nearest bound, in the mode `"sigmoid"` a hundredth of
+        the radius inside of it, as at the bound it has no slope left. What an
+        optimizer remembers of them (moments) stays as it is. Not to be called
+        inside a compiled function.
+
+        Args:
+            radius: Positive float, smaller than a positive `sigma_center`.
+
+        Raises:
+            ValueError: If `radius` is out of range, or if the radius is no
+                weight (`annealed_radius=False`). Nothing has changed then.
+        """
+        if not self.annealed_radius:
+            raise ValueError(
+                "The radius is a constant. Expected an `SVD` with "
+                "annealed_radius=True, Received: annealed_radius=False"
+            )
+        radius = sv.check_sigma(self.sigma_mode, self.sigma_center, radius)[2]
+        self._ensure_built()
+        before = self._bounds()[2]
+        self._radius.assign(radius)
+        after = self._bounds()[2]
+        if after == before:
+            return
+        raw = ops.convert_to_numpy(self._sigma).astype("float64")
+        sigmoid = self.sigma_mode == "sigmoid"
+        units = (np.tanh(raw / 2) if sigmoid else raw) * (before / after)
+        edge = sv.INSIDE if sigmoid else 1.0
+        units = np.where(np.abs(units) > 1, np.sign(units) * edge, units)
+        raw = sv.weight_from_sigma(units, self.sigma_mode, 0.0, 1.0)
+        self._sigma.assign(ops.cast(raw, self._sigma.dtype))
+
+    def assign_matrix(self, kernel, exact=True):
+        """Sets the weights so that `matrix()` is `kernel`, or close to it.
+
+        With fewer than `min(n_in, n_out)` reflectors in U or V their first
+        singular triplets are those of `kernel` and `sigma` is fitted to the
+        rest by least squares.
+
+        Args:
+            kernel: Floating matrix `(n_in, n_out)`.
+            exact: Boolean. `False` takes the fit that the reflectors and the
+                bounds of sigma allow, and moves singular values outside of
+                the bounds to the nearest one inside. Defaults to `True`.
+
+        Returns:
+            Float, the residual `||kernel - matrix()||_F / ||kernel||_F`, not
+            divided for a kernel of zeros.
+
+        Raises:
+            ValueError: If the shape differs; with `exact=True` also if a
+                singular value lies outside of the bounds (the message says
+                which would do), or if the reflectors are too few (the message
+                gives the residual). The weights are then as they were.
+
+        Reference: Zhang et al., 2018, Theorems 2 and 4.
+        """
+        exact = checks.boolean("exact", exact)
+        kernel = self._checked_kernel(kernel)
+        u, sigma, v = self._factors(kernel)
+        if not exact:
+            sigma = ops.cast(sv.nearest_sigma(sigma, *self._bounds()), v.dtype)
+        residual = relative_residual(kernel, spectral_matrix(u, sigma, v))
+        if exact and not residual <= 1e-4:
+            raise ValueError(
+                "The matrix was not found with so few reflectors: only the "
+                "first triplets are matched, the rest is fitted. "
+                f"Expected a relative residual <= 1e-4, Received: {residual} "
+                f"with reflectors={self.reflectors}"
+            )
+        raw = self._weight_from_sigma(sigma)
+        self._ensure_built()
+        rescale = self.reflector_initializer.rescale
+        for variable, value in (
+            (self._u, rescale(ops.convert_to_numpy(u))),
+            (self._v, rescale(ops.convert_to_numpy(v))),
+            (self._sigma, raw),
+        ):
+            if variable is not None:
+                variable.assign(ops.cast(value, variable.dtype))
+        return residual
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -226,6 +384,60 @@ class SVD(Annealable, Assignable, ByProducts, layers.Layer):
             if regularizer is not None:
                 variable.regularizer = _Penalty(regularizer, value)
 
+    def _check_square(self, name):
+        n_in, n_out = self.shape
+        if n_in != n_out:
+            raise ValueError(
+                f"`{name}` needs a square matrix. Received: shape={self.shape}"
+            )
+
+    def _bounds(self):
+        """Mode, center and radius of now; of numbers, not of tensors."""
+        radius = self.sigma_radius
+        if self.annealed_radius and self.built:
+            radius = float(ops.convert_to_numpy(self._radius))
+        return self.sigma_mode, self.sigma_center, radius
+
+    # With `annealed_radius` the radius is a weight that no optimizer sees, and
+    # the weight of sigma stands for `(sigma - sigma_center) / radius`, between
+    # -1 and 1: no constant in a compiled function, nor in the constraint of
+    # that weight, depends on the radius.
+
+    def _weight_bounds(self):
+        """The center and the radius of what the weight of sigma holds."""
+        if self.annealed_radius:
+            return 0.0, 1.0
+        return self.sigma_center, self.sigma_radius
+
+    def _weight_from_sigma(self, sigma):
+        """The raw weight (NumPy) of singular values; raises as `sv` does."""
+        mode, center, radius = self._bounds()
+        raw = sv.weight_from_sigma(sigma, mode, center, radius)
+        if not self.annealed_radius:
+            return raw
+        # What rounding has put outside goes to the bound itself.
+        sigma = sv.nearest_sigma(sigma, "clip", center, radius)
+        return sv.weight_from_sigma((sigma - center) / radius, mode, 0.0, 1.0)
+
+    def _sigma_from_weight(self, weight):
+        center, radius = self._weight_bounds()
+        sigma = sv.sigma_from_weight(weight, self.sigma_mode, center, radius)
+        if not self.annealed_radius:
+            return sigma
+        return self.sigma_center + self.radius() * sigma
+
+    def _factors(self, kernel):
+        return svd_factors_from_matrix(kernel, self.reflectors)
+
+    def _checked_kernel(self, kernel):
+        kernel = checks.tensor("kernel", kernel)
+        if tuple(kernel.shape) != self.shape:
+            raise ValueError(
+                "Argument `kernel` has the wrong shape. Expected "
+                f"{self.shape}, Received: kernel.shape={tuple(kernel.shape)}"
+            )
+        return ops.cast(check_rank("kernel", kernel, 2), self._weight_dtype)
+
 
 def check_penalties(m_u, sigma_mode, sigma_regularizer, **of_matrix):
     """Raises where a regularizer has no weight to be attached to.
@@ -248,6 +460,25 @@ def check_penalties(m_u, sigma_mode, sigma_regularizer, **of_matrix):
                 f"Argument `{name}` needs at least one reflector in U. "
                 f"Expected None with m_u=0, Received: {name}={regularizer}"
             )
+
+
+def check_annealed(annealed_radius, sigma_mode):
+    """Raises where a radius that can change would bound nothing."""
+    if annealed_radius and sigma_mode not in ("sigmoid", "clip"):
+        raise ValueError(
+            "Argument `annealed_radius` has no bounds to act on. Expected "
+            "False unless sigma_mode is 'sigmoid' or 'clip', Received: "
+            f"annealed_radius={annealed_radius}, sigma_mode={sigma_mode}"
+        )
+
+
+def relative_residual(kernel, matrix):
+    """`||kernel - matrix||_F / ||kernel||_F`, as a float."""
+    kernel, matrix = (
+        ops.convert_to_numpy(t).astype("float64") for t in (kernel, matrix)
+    )
+    size = np.linalg.norm(kernel)
+    return float(np.linalg.norm(kernel - matrix) / (size if size else 1.0))
 
 
 class _Penalty(regularizers.Regularizer):

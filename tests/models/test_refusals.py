@@ -8,12 +8,12 @@ from keras import ops
 
 from tests.helpers import assert_close
 from tests.layers.contract import normal
-from tests.spectralize.models import TYPES
-from tests.spectralize.models import make_mlp
-from tests.spectralize.models import output
-from tests.spectralize.models import recurrent
-from tests.spectralize.models import shaken
-from tests.spectralize.models import types
+from tests.models.cases import TYPES
+from tests.models.cases import make_mlp
+from tests.models.cases import output
+from tests.models.cases import recurrent
+from tests.models.cases import shaken
+from tests.models.cases import types
 from tf_spectral import despectralize
 from tf_spectral import layers as spectral
 from tf_spectral import spectralize

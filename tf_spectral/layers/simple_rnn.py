@@ -1,0 +1,399 @@
+"""What the recurrent layers of this library share with `SimpleRNN`.
+
+`FastRNNCell` is their cell, all but its matrix, `FastRNN` their layer, over
+the pass through time of `recurrence`.
+"""
+
+import functools
+
+from keras import activations
+from keras import layers
+from keras import ops
+
+from tf_spectral import checks
+from tf_spectral.layers.conversion import adds_bias
+from tf_spectral.layers.conversion import carry_trainable
+from tf_spectral.layers.conversion import check_same_bias
+from tf_spectral.layers.conversion import check_untrained
+from tf_spectral.layers.conversion import config_of
+from tf_spectral.layers.conversion import sequences_shape
+from tf_spectral.layers.inputs import real_tensor
+from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.layers.modrelu import get_activation
+from tf_spectral.layers.modrelu import plain_activation
+from tf_spectral.layers.modrelu import serialize_activation
+from tf_spectral.layers.recurrence import recurrence
+from tf_spectral.layers.slopes import pullback_from_output
+
+
+class FastRNNCell(layers.SimpleRNNCell):
+    """Base of the cells `h' = f(x K + b + h R)` with an R of their own.
+
+    A subclass has `build_recurrent()`, which makes the weights of R, and
+    `transition(rows)`, R in the form that costs least for that many rows. In
+    a plain `keras.layers.RNN` R is formed once for each sequence.
+
+    Args:
+        units: Positive integer `n`, the size of the state.
+        activation: Name or function of a Keras activation, or `"modrelu"`.
+        trainable_initial_state: Boolean, whether the initial state is a
+            trained vector and not zero. Defaults to `False`.
+        **kwargs: Other arguments of `keras.layers.SimpleRNNCell`.
+    """
+
+    def __init__(
+        self, units, activation, trainable_initial_state=False, **kwargs
+    ):
+        units = checks.integer("units", units, minimum=1)
+        kwargs = checks.layer_options(kwargs)
+        trainable_initial_state = checks.boolean(
+            "trainable_initial_state", trainable_initial_state
+        )
+        super().__init__(units, activation=None, **kwargs)
+        self.activation = get_activation(activation, self.dtype_policy)
+        self.trainable_initial_state = trainable_initial_state
+        self._advance = self._advance_of = None
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units),
+            name="kernel",
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.build_recurrent()
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.units,),
+                name="bias",
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+        self.initial_state = None
+        if self.trainable_initial_state:
+            self.initial_state = self.add_weight(
+                shape=(self.units,), name="initial_state", initializer="zeros"
+            )
+        activation = self.activation
+        if isinstance(activation, layers.Layer) and not activation.built:
+            activation.build((None, self.units))
+        self.built = True
+
+    def build_recurrent(self):
+        """Makes the weights of R."""
+        raise NotImplementedError(f"{type(self).__name__}.build_recurrent")
+
+    def transition(self, rows=None):
+        """R, cast to the compute dtype, in the form that costs least."""
+        raise NotImplementedError(f"{type(self).__name__}.transition")
+
+    def call(self, sequence, states, training=False):
+        nested = isinstance(states, (list, tuple))
+        previous = states[0] if nested else states
+        sequence = real_tensor("sequence", sequence, self.compute_dtype)
+        if training:
+            mask = self.get_dropout_mask(sequence)
+            sequence = sequence if mask is None else sequence * mask
+            mask = self.state_mask(previous)
+            previous = previous if mask is None else previous * mask
+        z = sequence @ ops.convert_to_tensor(self.kernel)
+        if self.bias is not None:
+            z = z + self.bias
+        output = z + self._step_forward()(previous)
+        if self.activation is not None:
+            output = self.activation(output)
+        # Keras' own tanh returns float32 for float64 on JAX.
+        output = ops.cast(output, self.compute_dtype)
+        return output, [output] if nested else output
+
+    # `keras.layers.RNN` asks for the recurrent dropout mask once before its
+    # loop and drops it once after: the times to form the matrix and drop it.
+    # If its loop raises, it drops nothing: so the matrix counts only within
+    # the outermost call of a layer, or model, that it was formed in.
+
+    def _step_forward(self):
+        """Multiplies by R: formed for the whole sequence, or for one step."""
+        formed = self._advance is not None
+        if formed and self._advance_of is self._get_call_context():
+            return self._advance
+        return self.transition().forward()
+
+    def state_mask(self, state):
+        """The recurrent dropout mask; nothing is formed on the way."""
+        return super().get_recurrent_dropout_mask(state)
+
+    def get_recurrent_dropout_mask(self, step_input):
+        self._advance = self.transition().forward()
+        self._advance_of = self._get_call_context()
+        return super().get_recurrent_dropout_mask(step_input)
+
+    def reset_recurrent_dropout_mask(self):
+        self._advance = self._advance_of = None
+        super().reset_recurrent_dropout_mask()
+
+    def get_initial_state(self, batch_size=None):
+        if not self.trainable_initial_state:
+            return super().get_initial_state(batch_size)
+        state = ops.cast(self.initial_state, self.compute_dtype)
+        return [ops.tile(state[None], (batch_size, 1))]
+
+    def get_config(self):
+        with plain_activation(self):
+            config = super().get_config()
+        return {
+            **config,
+            "activation": serialize_activation(self.activation),
+            "trainable_initial_state": self.trainable_initial_state,
+        }
+
+
+def of_cell(name):
+    """An attribute of a layer that is that of its cell."""
+    return property(lambda self: getattr(self.cell, name))
+
+
+class FastRNN(layers.RNN):
+    """Base of the drop-in replacements for `keras.layers.SimpleRNN`.
+
+    It does everything that `SimpleRNN` does. The pass through time is that of
+    `recurrence`, or Keras' own loop if `unroll=True` or if the derivative of
+    the activation is no known function of its output.
+
+    Args:
+        cell: A `FastRNNCell` with a method `recurrent_matrix`.
+        **kwargs: Arguments of `keras.layers.RNN`.
+    """
+
+    # The arguments of the constructor that are those of the cell.
+    cell_arguments = ()
+
+    def __init__(self, cell, **kwargs):
+        super().__init__(cell, **checks.layer_options(kwargs))
+        if self.stateful and cell.trainable_initial_state:
+            raise ValueError(
+                "Argument `trainable_initial_state` cannot be used with "
+                "`stateful=True`, where each batch starts from the states of "
+                "the one before. Received: trainable_initial_state=True"
+            )
+        self.input_spec = [layers.InputSpec(ndim=3)]
+        # From Keras 3.16 on `RNN` hands on no mask unless it is told to.
+        self.supports_masking = True
+
+    units = of_cell("units")
+    activation = of_cell("activation")
+    use_bias = of_cell("use_bias")
+    kernel_initializer = of_cell("kernel_initializer")
+    bias_initializer = of_cell("bias_initializer")
+    kernel_regularizer = of_cell("kernel_regularizer")
+    recurrent_regularizer = of_cell("recurrent_regularizer")
+    bias_regularizer = of_cell("bias_regularizer")
+    kernel_constraint = of_cell("kernel_constraint")
+    bias_constraint = of_cell("bias_constraint")
+    dropout = of_cell("dropout")
+    recurrent_dropout = of_cell("recurrent_dropout")
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        sequences = checked_sequences(sequences, self.cell.compute_dtype)
+        try:
+            return super().call(
+                sequences,
+                initial_state=initial_state,
+                mask=mask,
+                training=training,
+            )
+        except Exception:
+            # An exception leaves no half-traced tensors behind in the cell.
+            self._maybe_reset_dropout_masks(self.cell)
+            raise
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        pullback = self._pullback()
+        if pullback is None:
+            return super().inner_loop(
+                sequences, initial_state, mask, training=training
+            )
+        x = ops.transpose(sequences, (1, 0, 2))
+        if mask is not None:
+            mask = ops.transpose(mask[..., 0] if mask.ndim == 3 else mask)
+        if self.go_backwards:
+            x = ops.flip(x, axis=0)
+            mask = None if mask is None else ops.flip(mask, axis=0)
+        states = self._states(x, initial_state, mask, training, pullback)
+        return self._as_keras(states, mask)
+
+    def _pullback(self):
+        """The derivative that the fast pass needs, `None` to do without it."""
+        if self.unroll:
+            return None
+        return pullback_from_output(self._activation())
+
+    def _activation(self):
+        # As Keras does: told to be `None` it is the identity.
+        return self.cell.activation or activations.linear
+
+    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+        if self._pullback() is None:
+            super()._maybe_config_dropout_masks(
+                cell, input_sequence, input_state
+            )
+        else:
+            # As Keras does, but without forming the matrix: `_states` does.
+            cell.get_dropout_mask(input_sequence)
+            cell.state_mask(input_state[0])
+
+    def _states(self, x, initial_state, mask, training, pullback):
+        cell = self.cell
+        dtype = cell.compute_dtype
+
+        def cast(t):
+            return None if t is None else ops.cast(t, dtype)
+
+        input_mask = state_mask = None
+        if training:
+            input_mask = cell.get_dropout_mask(x[0])
+            state_mask = cell.state_mask(initial_state[0])
+        if input_mask is not None:
+            x = x * input_mask
+        length, batch = x.shape[0], x.shape[1]
+        rows = length * batch if length and batch else None
+        activation = self._activation()
+        modrelu = type(activation) is ModReLU
+        if type(activation) is layers.LeakyReLU:
+            # As a layer it would cast to its own dtype.
+            activation = functools.partial(
+                activations.leaky_relu,
+                negative_slope=activation.negative_slope,
+            )
+        start = initial_state[0]
+        if self.stateful:
+            # PyTorch overwrites the state before the backward pass reads it.
+            start = ops.copy(start)
+        return recurrence(
+            cast(x),
+            cast(cell.kernel),
+            cell.transition(rows),
+            cast(start),
+            activation,
+            pullback,
+            bias=cast(cell.bias),
+            modrelu_bias=cast(cell.activation.bias) if modrelu else None,
+            mask=mask,
+            state_mask=cast(state_mask),
+            return_sequences=self.return_sequences,
+            training=bool(training),
+        )
+
+    def _as_keras(self, states, mask):
+        """`(last_output, outputs, [state])` with Keras' rules for masks."""
+        last = states[-1] if self.return_sequences else states
+        if mask is None:
+            if not self.return_sequences:
+                return last, last[:, None], [last]
+            return last, ops.transpose(states, (1, 0, 2)), [last]
+        # Before its first unmasked step a sequence has no output: zeros.
+        shown = mask
+        if not self.zero_output_for_mask:
+            shown = ops.cumsum(ops.cast(mask, "int32"), axis=0) > 0
+        outputs = states if self.return_sequences else last[None]
+        shown = shown if self.return_sequences else shown[-1:]
+        outputs = ops.where(shown[..., None], outputs, ops.zeros_like(outputs))
+        return outputs[-1], ops.transpose(outputs, (1, 0, 2)), [last]
+
+    def recurrent_matrix(self):
+        """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
+        return self.cell.recurrent_matrix()
+
+    def to_simple_rnn(self):
+        """A built `keras.layers.SimpleRNN` that computes the same.
+
+        Raises:
+            ValueError: If the layer is not built, or has a part that
+                `SimpleRNN` lacks: an activation with weights, such as a
+                modReLU, or a trained initial state.
+        """
+        cell = self.cell
+        if not self.built:
+            raise ValueError("The layer must be built. Received: built=False")
+        check_untrained(self)
+        if cell.trainable_initial_state:
+            raise ValueError(
+                "`SimpleRNN` has no trainable initial state. Expected "
+                "trainable_initial_state=False, Received: "
+                "trainable_initial_state=True"
+            )
+        options = layers.SimpleRNN(1).get_config().keys()
+        config = {k: v for k, v in self.get_config().items() if k in options}
+        # Overwritten below: the default would take a QR decomposition.
+        config.setdefault("recurrent_initializer", "zeros")
+        config["use_bias"] = adds_bias(self)
+        layer = layers.SimpleRNN.from_config(config)
+        layer.build(sequences_shape(self))
+        bias = [ops.copy(cell.bias)] if layer.use_bias else []
+        kernel = ops.copy(cell.kernel)
+        layer.set_weights([kernel, ops.copy(self.recurrent_matrix()), *bias])
+        carry_trainable(cell.kernel, layer.cell.kernel)
+        if layer.use_bias:
+            carry_trainable(cell.bias, layer.cell.bias)
+        return layer
+
+    @classmethod
+    def like(cls, layer, without=(), **changes):
+        """A built layer of this class with kernel and bias of a `SimpleRNN`.
+
+        Args:
+            layer: Built `keras.layers.SimpleRNN`.
+            without: Names of arguments of `layer` to leave out.
+            **changes: Arguments in place of those of `layer`.
+
+        Raises:
+            ValueError: If the layer is no built `SimpleRNN`, or if only one
+                of the two has a bias.
+        """
+        check_simple_rnn(layer)
+        config = config_of(layer)
+        for key in without:
+            del config[key]
+        config["use_bias"] = adds_bias(layer)
+        new = cls.from_config({**config, **changes})
+        check_same_bias(new, layer)
+        new.build(sequences_shape(layer))
+        new.cell.kernel.assign(ops.copy(layer.cell.kernel))
+        carry_trainable(layer.cell.kernel, new.cell.kernel)
+        if new.use_bias:
+            new.cell.bias.assign(ops.copy(layer.cell.bias))
+            carry_trainable(layer.cell.bias, new.cell.bias)
+        return new
+
+    def get_config(self):
+        config = super().get_config()
+        del config["cell"]
+        cell = self.cell.get_config()
+        return {**config, **{key: cell[key] for key in self.cell_arguments}}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def checked_sequences(sequences, dtype):
+    """Sequences of numbers in that dtype; raises where there is no step."""
+    sequences = real_tensor("sequences", sequences, dtype)
+    if sequences.shape[1] == 0:
+        raise ValueError(
+            "Argument `sequences` must have at least one time step. Received: "
+            f"sequences.shape={tuple(sequences.shape)}"
+        )
+    return sequences
+
+
+def check_simple_rnn(layer):
+    """Raises unless it is a built `keras.layers.SimpleRNN`."""
+    if not isinstance(layer, layers.SimpleRNN) or not layer.built:
+        raise ValueError(
+            "Argument `layer` must be a built keras.layers.SimpleRNN. "
+            f"Received: layer={layer}"
+        )
+    check_untrained(layer)
