@@ -4,8 +4,8 @@ from tf_spectral.bounds.generalization import generalization_bound
 from tf_spectral.bounds.generalization import log_gradient_bound
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
 from tf_spectral.bounds.recurrent import rnn_lipschitz_constants
-from tf_spectral.bounds.recurrent_loss_bound import rnn_loss_bound
-from tf_spectral.bounds.recurrent_trust import rnn_trust_region
+from tf_spectral.bounds.recurrent import rnn_loss_bound
+from tf_spectral.bounds.recurrent import rnn_trust_region
 
 __all__ = [
     "LayerwiseSmoothness",

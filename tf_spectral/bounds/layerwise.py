@@ -1,20 +1,31 @@
 """LayerwiseSmoothness: how stiff the loss is in each variable, at most."""
 
+import math
+
 import numpy as np
 from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
 from tf_spectral.bounds import reading
-from tf_spectral.bounds.checks import check_inputs
-from tf_spectral.bounds.checks import check_record
-from tf_spectral.bounds.guess import guess
+from tf_spectral.bounds.propagation import check_record
 from tf_spectral.bounds.propagation import squared_bounds
-from tf_spectral.bounds.report import report
+from tf_spectral.bounds.propagation import value_norms
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import induced_norm
 
-ONE_EACH = ", one for each of `shapes`"
+_ONE_EACH = ", one for each of `shapes`"
+_HEADER = (
+    "layer",
+    "kind",
+    "shape",
+    "S1",
+    "S2",
+    "sup|f|",
+    "input norm",
+    "overlap",
+    "status",
+)
 
 
 @register_keras_serializable("tf_spectral")
@@ -32,7 +43,7 @@ class LayerwiseSmoothness:
     change of shapes, activations, loss, regularizers, constraints or dropout
     rates, of which layers are trainable, or of the values of frozen weights:
     their norms are in the record. By hand, pass the nodes described in
-    `tf_spectral.bounds.nodes`, in topological order.
+    `tf_spectral.bounds.propagation`, in topological order.
 
     What is assumed: data within `input_norm`; for losses of squares, errors
     within `residual`; targets in the simplex or in [0, 1] for cross-entropies;
@@ -89,13 +100,13 @@ class LayerwiseSmoothness:
         count = len(self.shapes)
         names = range(count) if names is None else names
         if not isinstance(names, range):
-            names = checks.sequence("names", names, count, ONE_EACH)
+            names = checks.sequence("names", names, count, _ONE_EACH)
         self.names = tuple(str(name) for name in names)
         penalties = [0.0] * count if penalties is None else penalties
         self._penalties = [
             checks.non_negative("penalties", penalty)
             for penalty in checks.sequence(
-                "penalties", penalties, count, ONE_EACH
+                "penalties", penalties, count, _ONE_EACH
             )
         ]
         self._nodes = [
@@ -191,7 +202,9 @@ class LayerwiseSmoothness:
         Returns:
             `LayerwiseSmoothness` with `certified` false.
         """
-        return cls(**guess(list(variables), checks.norm("norm", norm)))
+        return cls(
+            **reading.read_variables(list(variables), checks.norm("norm", norm))
+        )
 
     @property
     def certified(self):
@@ -297,11 +310,11 @@ class LayerwiseSmoothness:
         ... )
         >>> smoothness.check_inputs(np.array([[0.5, -1.0], [1.0, 1.0]]))
         """
-        check_inputs(self._nodes, self.norm, x)
+        _check_inputs(self._nodes, self.norm, x)
 
     def report(self):
         """A table, as a string, of what is assumed of each layer."""
-        return report(
+        return _report(
             self._nodes, self._loss, self.norm, self.offset, self.certified
         )
 
@@ -324,3 +337,133 @@ class LayerwiseSmoothness:
         additions = np.array(self._penalties) + self.offset
         loss = self._loss["d1"], self._loss["d2"]
         return squared_bounds(self._nodes, loss, additions, self.norm, read)
+
+
+# Data that are to keep to a record.
+
+
+def _check_inputs(nodes, q, x):
+    """Raises unless every example is within the bound of its input node.
+
+    Args:
+        nodes: List of the nodes of a record.
+        q: 1, 2 or `"inf"`.
+        x: Array, list of arrays or dictionary of arrays by input name.
+    """
+    inputs = [node for node in nodes if "assumed" in node]
+    names = [node["layer"] for node in inputs]
+    if isinstance(x, dict):
+        if set(x) != set(names):
+            raise ValueError(
+                f"Argument `x` must name every input. Expected {names}, "
+                f"Received: x with the keys {list(x)}"
+            )
+        x = [x[name] for name in names]
+    elif not isinstance(x, (list, tuple)) or len(inputs) == 1 != len(x):
+        x = [x]
+    if len(x) != len(inputs):
+        raise ValueError(
+            "Argument `x` must have one array for each input. Expected "
+            f"{names}, Received: {len(x)} arrays"
+        )
+    for node, array in zip(inputs, x):
+        if node.get("read", True):
+            _check_examples(node, q, ops.convert_to_numpy(array))
+
+
+def _check_examples(node, q, array):
+    # bfloat16 is of the kind "V": no class of numbers of NumPy's.
+    real = array.dtype.kind in "biufV" and array.dtype.names is None
+    if not real or array.ndim == 0:
+        raise ValueError(
+            "Argument `x` must hold real numbers, examples along the first "
+            f"axis. Received: x of shape {array.shape} and dtype "
+            f"{array.dtype} for the input '{node['layer']}'"
+        )
+    width = math.prod(array.shape[1:])
+    flat = array.astype("float64").reshape(len(array), width)
+    bound, what = node["bound"], "norm"
+    if "radius" in node:
+        flat = flat - node["center"]
+        bound = node["radius"]
+        what = f"distance from {node['center']:.6g}, in the norm,"
+    flat = np.abs(flat)
+    sizes = {
+        1: lambda: flat.sum(1),
+        2: lambda: np.sqrt((flat**2).sum(1)),
+        "inf": lambda: flat.max(1, initial=0.0),
+    }[q]()
+    largest = sizes.max(initial=0.0)
+    # The bound may have been computed from data in float32.
+    if not largest <= bound * (1 + 1e-6):
+        raise ValueError(
+            f"Argument `x` has an example of {q}-{what} {largest:.6g} for the "
+            f"input '{node['layer']}', and the bounds are for at most "
+            f"{bound:.6g}. Expected such data, or a record made with "
+            f"this `input_norm`, Received: x[{int(np.argmax(sizes))}]"
+        )
+
+
+# The report, a table.
+
+
+def _report(nodes, loss, norm, offset, certified):
+    """The table of `LayerwiseSmoothness.report`, as a string."""
+    # Weights of unknown norm turn into NaN what depends on them.
+    sizes = value_norms(nodes, norm, _known)
+    rows = [_HEADER] + [_row(node, sizes) for node in nodes]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    residual = loss["residual"]
+    limit = "" if residual is None else f", errors up to {residual:.6g}"
+    status = "certified" if certified else "heuristic"
+    head = [
+        f"LayerwiseSmoothness: norm {norm}, offset {offset:.6g}, {status}",
+        f"loss: {loss['kind']}, d1 = {loss['d1']:.6g}, "
+        f"d2 = {loss['d2']:.6g}{limit}, {_status(loss)}",
+    ]
+    return "\n".join(head + [""] + lines)
+
+
+def _row(node, sizes):
+    activation = node["kind"] == "activation"
+    parents = [sizes[p] for p in node["parents"]]
+    reads = any(reads for _, reads, _ in node["starts"])
+    own = node["kind"] == "input"
+    size = node.get("bound") if own else parents[0] if reads else None
+    return (
+        node["layer"],
+        node["label"],
+        str(tuple(node["shape"])),
+        _number(node["slope"] if activation else None),
+        _number(node["curvature"] if activation else None),
+        _limit(node) if activation else "",
+        _number(size),
+        str(node.get("overlap", "")),
+        _status(node),
+    )
+
+
+def _known(node, role):
+    if node[role] is not None:
+        return math.nan
+    return node[role + "_norm"]
+
+
+def _limit(node):
+    return "none" if node["supremum"] is None else _number(node["supremum"])
+
+
+def _number(x):
+    if x is None:
+        return ""
+    return "by weights" if math.isnan(x) else f"{x:.6g}"
+
+
+def _status(entry):
+    doubt = entry["doubt"]
+    return f"heuristic: {doubt}" if doubt else "certified"

@@ -14,7 +14,7 @@ class Loss(NamedTuple):
     """A recognised loss.
 
     Attributes:
-        kind: One of the keys of `KINDS`.
+        kind: One of the keys of `_KINDS`.
         folded: Name of the last activation that belongs to the loss, or
             `None` if the loss reads the output as it is.
         scale: Huber's `delta`, else 1.
@@ -27,7 +27,7 @@ class Loss(NamedTuple):
     doubt: str | None = None
 
 
-KINDS = {
+_KINDS = {
     "sum_of_squares": "SumOfSquares",
     "mean_squared_error": "MeanSquaredError",
     "categorical_crossentropy": "CategoricalCrossentropy",
@@ -63,7 +63,7 @@ def recognise(loss):
     if kind is None:
         raise ValueError(
             "Argument `loss` has no known bounds on its derivatives. "
-            f"Expected one of {sorted(KINDS.values())}, Received: loss={loss}"
+            f"Expected one of {sorted(_KINDS.values())}, Received: loss={loss}"
         )
     if getattr(loss, "reduction", "mean") in ("sum", "none", None):
         raise ValueError(
@@ -170,7 +170,7 @@ def _settings(loss):
 def _kind(loss):
     if type(loss) is SumOfSquares:
         return "sum_of_squares"
-    for function, class_name in KINDS.items():
+    for function, class_name in _KINDS.items():
         if type(loss) is getattr(keras.losses, class_name, None):
             return function
         if callable(loss) and loss is getattr(keras.losses, function, None):

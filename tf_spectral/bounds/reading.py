@@ -1,22 +1,24 @@
-"""Reads a Keras model and its loss into the arguments of a record."""
+"""Reads a Keras model, or its variables alone, into a record of bounds."""
 
 import warnings
 
 import keras
+from keras import regularizers
 from keras import tree
 
 from tf_spectral import checks
 from tf_spectral.bounds import losses
 from tf_spectral.bounds import rules
+from tf_spectral.bounds.exponents import matrix_pairing
 from tf_spectral.bounds.exponents import root
 from tf_spectral.bounds.graph import is_graph
 from tf_spectral.bounds.graph import walk
-from tf_spectral.bounds.nodes import NodeList
-from tf_spectral.bounds.nodes import size
+from tf_spectral.bounds.propagation import NodeList
 from tf_spectral.bounds.propagation import needed_values
-from tf_spectral.bounds.regularizers import penalties
+from tf_spectral.bounds.propagation import size
 
 _TRAINING = ("train_step", "compute_loss")
+_GUESS = "guessed from the variables"
 
 
 def read_model(model, q, input_norm, residual, loss, weight_bound):
@@ -54,7 +56,7 @@ def read_model(model, q, input_norm, residual, loss, weight_bound):
     _start_the_rest(nodes, variables)
     _doubt_constraints(nodes, variables)
     _note_inputs_that_are_read(nodes.nodes)
-    numbers = penalties(variables, nodes)
+    numbers = _penalties(variables, nodes)
     shape = model.outputs[0].shape[1:]
     return {
         "nodes": nodes.nodes,
@@ -270,3 +272,137 @@ def _entry_bound(node, parents):
         return max(parents)
     # Averages and moves have factors below 1, but not on every entry.
     return max(1.0, node["factor"]) * parents[0] + node["shift"]
+
+
+# Regularizers.
+
+
+def _penalties(variables, nodes):
+    """Bounds of the Hessian of each variable's regularizer.
+
+    The penalty `l2 |k|_F^2` has second derivative `2 l2 <u, v>`. Others leave
+    a doubt at the node of their variable.
+
+    Args:
+        variables: List of Keras variables.
+        nodes: `NodeList`, changed in place.
+
+    Returns:
+        List of floats.
+    """
+    numbers = []
+    for i, variable in enumerate(variables):
+        rate = _rate(getattr(variable, "regularizer", None))
+        if rate is None:
+            nodes.doubt(i, "regularizer other than L2")
+        pairing = _pairing(variable.shape, nodes.q)
+        numbers.append(2.0 * (rate or 0.0) * pairing)
+    return numbers
+
+
+def _rate(regularizer):
+    if regularizer is None:
+        return 0.0
+    if type(regularizer) is regularizers.L2:
+        return float(regularizer.l2)
+    smooth = type(regularizer) is regularizers.L1L2 and regularizer.l1 == 0
+    return float(regularizer.l2) if smooth else None
+
+
+def _pairing(shape, q):
+    if len(shape) < 2:
+        return matrix_pairing(1, size(shape), q)
+    return matrix_pairing(size(shape[:-1]), shape[-1], q)
+
+
+# Variables alone.
+
+
+def read_variables(variables, q):
+    """The arguments of `LayerwiseSmoothness` for a chain of tanh layers.
+
+    Args:
+        variables: List of variables or tensors, in the order of the layers.
+        q: 1, 2 or `"inf"`.
+
+    Returns:
+        Dictionary.
+    """
+    nodes = NodeList(q, variables)
+    groups = _group_by_layer(variables)
+    value = nodes.input("input", (), 1.0)
+    for i, (name, group) in enumerate(groups):
+        value = _layer(nodes, name, group, value)
+        if i + 1 < len(groups):
+            width = group[-1].shape[-1:]
+            value = nodes.activation(name, "tanh", value, tuple(width))
+    for node in nodes.nodes:
+        node["doubt"] = _GUESS
+    d1, d2 = losses.loss_constants(
+        losses.Loss("categorical_crossentropy"), q, 1, 1
+    )
+    return {
+        "nodes": nodes.nodes,
+        "shapes": [tuple(v.shape) for v in variables],
+        "names": [_path(v) or str(i) for i, v in enumerate(variables)],
+        "norm": q,
+        "loss": {
+            "kind": "categorical_crossentropy",
+            "d1": d1,
+            "d2": d2,
+            "residual": None,
+            "doubt": _GUESS,
+        },
+    }
+
+
+def _group_by_layer(variables):
+    """Consecutive variables of one layer, as pairs of a name and a list.
+
+    Paths change when a model is loaded and may repeat, so only runs count: a
+    new layer begins with a new parent path or when a name comes again;
+    without paths, with every variable of rank 2 or more.
+    """
+    groups = []
+    seen = set()
+    for variable in variables:
+        parent, _, name = _path(variable).rpartition("/")
+        kernel = len(variable.shape) > 1
+        again = name in seen if name else kernel and bool(groups)
+        if not groups or parent != groups[-1][0] or again:
+            groups.append((parent, []))
+            seen = set()
+        groups[-1][1].append(variable)
+        seen.add(name)
+    return [
+        (parent or f"layer {i}", group)
+        for i, (parent, group) in enumerate(groups)
+    ]
+
+
+def _layer(nodes, name, group, value):
+    kernels = [v for v in group if len(v.shape) > 1]
+    shape = tuple(group[-1].shape[-1:])
+    if kernels:
+        kernel = kernels[0]
+        # Entries of the input within [-1, 1].
+        bound = root(size(kernel.shape[:-1]), nodes.q)
+        value = nodes.scale(
+            name, "input", value, kernel.shape[:-1], ceiling=bound
+        )
+        node = nodes.affine(
+            name, "guess", value, kernel.shape[-1:], (kernel, None)
+        )
+    else:
+        kernel = None
+        node = nodes.scale(name, "guess", value, shape)
+    for variable in group:
+        if variable is not kernel:
+            rows = size(variable.shape[:-1])
+            nodes.start(node, variable, False, root(rows, nodes.q))
+    return node
+
+
+def _path(variable):
+    path = getattr(variable, "path", None) or getattr(variable, "name", None)
+    return str(path or "").split(":")[0]

@@ -1,8 +1,11 @@
 """What each kind of layer adds to the graph of bounds.
 
 A rule is a function `(nodes, call)` that returns the index of the node of the
-call's output. Layers without a rule pass their input on, see `unknown`.
+call's output. Layers without a rule pass their input on, see `_unknown`.
 """
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from keras import backend
@@ -12,9 +15,7 @@ from tf_spectral.bounds.activations import activation_bounds
 from tf_spectral.bounds.activations import activation_name
 from tf_spectral.bounds.exponents import root
 from tf_spectral.bounds.graph import Call
-from tf_spectral.bounds.merging import MERGING
-from tf_spectral.bounds.nodes import size
-from tf_spectral.bounds.windows import layer_windows
+from tf_spectral.bounds.propagation import size
 
 
 def visit(nodes, call):
@@ -24,7 +25,7 @@ def visit(nodes, call):
     output = rule(nodes, call) if rule else None
     if output is None:
         del nodes.nodes[before:]
-        output = unknown(nodes, call, "no theory for this layer")
+        output = _unknown(nodes, call, "no theory for this layer")
     doubt = _doubt(call)
     if doubt:
         node = nodes.nodes[output]
@@ -36,8 +37,8 @@ def _rule(call):
     """The rule of a call, or `None`: only what a rule looks at is certain."""
     layer = call.operation
     name = _operation_name(layer)
-    if name in MERGING:
-        return MERGING[name]
+    if name in _MERGING:
+        return _MERGING[name]
     # A second tensor is a mask, or another argument no rule reads.
     if len(call.parents) != 1 or "call" in vars(layer):
         return None
@@ -61,7 +62,7 @@ def _doubt(call):
     return None
 
 
-def unknown(nodes, call, doubt):
+def _unknown(nodes, call, doubt):
     """The heuristic: 1-Lipschitz, without curvature, variables as in Dense.
 
     Recurrent and normalising layers are taken to have entries up to 1.
@@ -275,14 +276,14 @@ def _masking(nodes, call):
 def _overlap(call):
     layer = call.operation
     sizes = layer.kernel_size
-    windows = layer_windows(layer, sizes, call.shapes[0], call.shape)
+    windows = _layer_windows(layer, sizes, call.shapes[0], call.shape)
     return windows.overlap()
 
 
 def _pooling_windows(call):
     layer = call.operation
     sizes = layer.pool_size
-    return layer_windows(layer, sizes, call.shapes[0], call.shape)
+    return _layer_windows(layer, sizes, call.shapes[0], call.shape)
 
 
 def _adapted(layer):
@@ -296,6 +297,155 @@ def _operation_name(operation):
     return kind.__name__ if is_operation else kind
 
 
+# What joins several values.
+
+
+def _sum(nodes, call, share=1.0):
+    layer = call.operation
+    # A smaller value is repeated, as in broadcasting.
+    weights = [
+        share * root(size(call.shape) / size(shape), nodes.q)
+        for shape in call.shapes
+    ]
+    label = type(layer).__name__
+    return nodes.sum(layer.name, label, call.parents, call.shape, weights)
+
+
+def _average(nodes, call):
+    return _sum(nodes, call, 1.0 / len(call.parents))
+
+
+def _pair(nodes, call):
+    # With a constant there is one tensor, and a shift this does not know.
+    if len(call.parents) != 2:
+        return None
+    # Unlike layers, operations line shapes up at their ends: the batch of one
+    # tensor may meet another axis of the other.
+    ranks = {len(shape) for shape in call.shapes}
+    alike = len(ranks) == 1 and len(set(call.batches)) == 1
+    return _sum(nodes, call) if alike else None
+
+
+def _concatenate(nodes, call):
+    layer = call.operation
+    if layer.axis in (0, -1 - len(call.shape)):
+        return None  # examples side by side
+    label = type(layer).__name__
+    return nodes.concatenate(layer.name, label, call.parents, call.shape)
+
+
+def _reshape(nodes, call):
+    # With as many examples as before, and as large ones, each is kept whole.
+    same = size(call.shape) == size(call.shapes[0])
+    if len(call.parents) != 1 or not same or len(set(call.batches)) != 1:
+        return None
+    return _moved(nodes, call)
+
+
+def _transpose(nodes, call):
+    axes = call.operation.axes
+    kept = axes is not None and axes[0] % len(axes) == 0
+    return _moved(nodes, call) if kept and len(call.parents) == 1 else None
+
+
+def _cast(nodes, call):
+    # Keras 3.8 records the cast to a layer's dtype as an operation.
+    certain = call.operation.dtype in ("float32", "float64")
+    return _moved(nodes, call) if certain else None
+
+
+def _moved(nodes, call):
+    layer = call.operation
+    label = type(layer).__name__
+    return nodes.scale(layer.name, label, call.parents[0], call.shape)
+
+
+# How often windows that slide over an input meet the same entry.
+
+
+class _Windows(NamedTuple):
+    """Sliding windows, one number for each axis they slide along.
+
+    Attributes:
+        sizes: Entries that a window reads.
+        strides: Steps between windows.
+        dilations: Steps between the entries of a window.
+        lengths: Lengths of the input, `None` if unknown.
+        counts: Numbers of windows, `None` if unknown.
+    """
+
+    sizes: tuple
+    strides: tuple
+    dilations: tuple
+    lengths: tuple
+    counts: tuple
+
+    def overlap(self):
+        """Largest number of windows that read the same entry."""
+        return math.prod(
+            min(math.ceil(k * math.gcd(s, d) / s), n or k)
+            for k, s, d, n in zip(
+                self.sizes, self.strides, self.dilations, self.counts
+            )
+        )
+
+    def smallest(self):
+        """A lower bound of the entries of a window that are no padding."""
+        return math.prod(
+            max(1, k - padding)
+            for k, padding in zip(self.sizes, self._padding())
+        )
+
+    def _padding(self):
+        for k, s, length, n in zip(
+            self.sizes, self.strides, self.lengths, self.counts
+        ):
+            known = length and n
+            yield max((n - 1) * s + k - length, 0) if known else k
+
+
+def _layer_windows(layer, sizes, shape, output_shape):
+    """The `_Windows` of a convolution or pooling layer.
+
+    Args:
+        layer: Keras layer with `strides` and `data_format`.
+        sizes: Tuple, the size of its window or kernel.
+        shape: Shape of its input, without the batch.
+        output_shape: Shape of its output, without the batch.
+
+    Returns:
+        `_Windows`.
+    """
+    first = layer.data_format == "channels_first"
+    axes = slice(1, None) if first else slice(None, -1)
+    rank = len(sizes)
+    dilations = getattr(layer, "dilation_rate", 1)
+    return _Windows(
+        tuple(sizes),
+        _tuple(layer.strides, rank),
+        _tuple(dilations, rank),
+        tuple(shape[axes]),
+        tuple(output_shape[axes]),
+    )
+
+
+def _tuple(value, rank):
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+# Layers by class, symbolic operations of keras.ops by name.
+_MERGING = {
+    layers.Add: _sum,
+    layers.Subtract: _sum,
+    layers.Average: _average,
+    layers.Concatenate: _concatenate,
+    "Add": _pair,
+    "Subtract": _pair,
+    "Concatenate": _concatenate,
+    "Cast": _cast,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+}
 _SMOOTH_OPERATIONS = {
     "Tanh": "tanh",
     "Sigmoid": "sigmoid",

@@ -7,7 +7,7 @@ from keras import callbacks
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.bounds.recurrent_checks import TIERS
+from tf_spectral.bounds.recurrent_network import TIERS
 from tf_spectral.callbacks.certified_steps import CertifiedSteps
 from tf_spectral.callbacks.names import short_variable_names
 from tf_spectral.callbacks.softmax_networks import check_chain

@@ -9,8 +9,8 @@ from keras import layers
 from keras import ops
 
 from tf_spectral import bounds
+from tf_spectral.bounds.activations import smooth_activation
 from tf_spectral.bounds.losses import recognise
-from tf_spectral.bounds.recurrent_activations import smooth_activation
 from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 from tf_spectral.linalg.checks import working_dtype
