@@ -17,7 +17,7 @@ from tf_spectral import plotting
 from tf_spectral.callbacks.backup import load_state
 from tf_spectral.callbacks.backup import save_state
 from tf_spectral.callbacks.backup import saved_states
-from tf_spectral.callbacks.names import short_variable_names
+from tf_spectral.callbacks.monitor import short_variable_names
 
 
 class FullBatchTrainer:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tf_spectral.callbacks.epoch_monitor import EpochMonitor
+from tf_spectral.callbacks.monitor import EpochMonitor
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 1))

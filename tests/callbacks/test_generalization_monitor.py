@@ -12,7 +12,7 @@ import tf_spectral
 from tests import oracles_generalization as oracles
 from tests.helpers import assert_close
 from tf_spectral.callbacks import GeneralizationMonitor
-from tf_spectral.callbacks.recurrent_classifier import class_margins
+from tf_spectral.callbacks.networks import class_margins
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 

@@ -10,9 +10,9 @@ from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tf_spectral import bounds
 from tf_spectral.callbacks import LipschitzEstimator
-from tf_spectral.callbacks.certified_steps import CertifiedSteps
-from tf_spectral.callbacks.softmax_networks import labels
-from tf_spectral.callbacks.softmax_networks import softmax_network
+from tf_spectral.callbacks.lipschitz import CertifiedSteps
+from tf_spectral.callbacks.networks import labels
+from tf_spectral.callbacks.networks import softmax_network
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.optimizers import DSGD

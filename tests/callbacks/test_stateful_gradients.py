@@ -9,7 +9,7 @@ from keras import ops
 from tests.helpers import assert_close
 from tf_spectral.callbacks import GradientFlowMonitor
 from tf_spectral.callbacks import gradient_norms_over_time
-from tf_spectral.callbacks.gradient_norms import norms_function
+from tf_spectral.callbacks.gradient_flow import norms_function
 from tf_spectral.layers import SpectralRNN
 
 BATCH, TIME, FEATURES, UNITS = 2, 4, 3, 3

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from tf_spectral.datasets import image_sources
 from tf_spectral.datasets import pixel_images
+from tf_spectral.datasets import vision
 
 SHARED = os.environ.get("TF_SPECTRAL_DATA")
 needs_shared_data = pytest.mark.skipif(
@@ -202,7 +202,7 @@ def test_mnist_keeps_its_own_test_set(fake_tfds):
 
 @needs_shared_data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", image_sources.TFDS_NAMES)
+@pytest.mark.parametrize("name", vision.TFDS_NAMES)
 def test_the_real_sets(name):
     folder = pathlib.Path(SHARED) / "tensorflow_datasets"
     train, val, test = pixel_images(name, data_dir=folder)

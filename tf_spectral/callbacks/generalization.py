@@ -9,10 +9,10 @@ from tf_spectral import checks
 from tf_spectral.bounds.generalization import check_confidence
 from tf_spectral.bounds.generalization import generalization_bound
 from tf_spectral.bounds.generalization import log_gradient_bound
-from tf_spectral.callbacks.epoch_monitor import EpochMonitor
-from tf_spectral.callbacks.recurrent_classifier import RecurrentClassifier
-from tf_spectral.callbacks.recurrent_classifier import class_ids
-from tf_spectral.callbacks.recurrent_classifier import class_margins
+from tf_spectral.callbacks.monitor import EpochMonitor
+from tf_spectral.callbacks.networks import RecurrentClassifier
+from tf_spectral.callbacks.networks import class_ids
+from tf_spectral.callbacks.networks import class_margins
 
 
 class GeneralizationMonitor(EpochMonitor):

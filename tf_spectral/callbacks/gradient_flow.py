@@ -1,16 +1,243 @@
-"""GradientFlowMonitor: how gradients fare on their way back through time.
+"""How gradients fare on their way back through time."""
 
-Zhang et al., 2018, Figures 1 and 4, right.
-"""
-
+import contextlib
 import os
 
+import keras
 import numpy as np
+from keras import layers
+from keras import losses
+from keras import ops
 
 from tf_spectral import checks
 from tf_spectral import files
-from tf_spectral.callbacks.epoch_monitor import EpochMonitor
-from tf_spectral.callbacks.gradient_norms import norms_function
+from tf_spectral.callbacks.gradients import compiled_gradient
+from tf_spectral.callbacks.monitor import EpochMonitor
+
+
+def gradient_norms_over_time(model, x, y, layer=None, loss=None):
+    """Frobenius norms of `dL/dh_t` over a batch, for each time step t.
+
+    `dL/dh_t` is the total derivative: what an error added to the state `h_t`
+    does to the loss, through the output at t and through all later steps. In
+    an LSTM or GRU `h` is the output; the carry state has no part of its own.
+    The model runs as at inference, without dropout; a stateful layer starts
+    from the state it has, and keeps it.
+
+    Args:
+        model: Keras model, run as a whole: the layer may be anywhere in it,
+            also in a nested model or as `bidirectional.forward_layer`, but
+            has to run exactly once.
+        x: Inputs of the model, one batch.
+        y: Targets of the batch.
+        layer: `SpectralRNN`, `keras.layers.SimpleRNN`, `LSTM`, `GRU` or
+            `keras.layers.RNN` of one cell whose output is its first state;
+            or its name. `None` for the only one. Defaults to `None`.
+        loss: Loss (object, function or name) of `(y, outputs)`, averaged over
+            the batch. `None` for the loss of `model.compile`, regularization
+            included. Defaults to `None`.
+
+    Returns:
+        Float NumPy array `(T,)`. Entry t belongs to the step that reads the
+        t-th of the layer's inputs, with `go_backwards=True` too.
+
+    Raises:
+        ValueError: If the layer is not found, is ambiguous, is no recurrent
+            layer of one cell, gets a mask, or does not run exactly once; if
+            there is no loss.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from tf_spectral.callbacks import gradient_norms_over_time
+    >>> from tf_spectral.layers import SpectralRNN
+    >>> model = keras.Sequential([SpectralRNN(8), keras.layers.Dense(1)])
+    >>> x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 1), "float32")
+    >>> gradient_norms_over_time(model, x, y, loss="mse").shape
+    (5,)
+    """
+    checks.instance("model", model, keras.Model, "a Keras model")
+    x, y = checks.data("x", x), checks.data("y", y)
+    return norms_function(model, x, y, layer, loss)()
+
+
+def norms_function(model, x, y, layer, loss):
+    """A function of no arguments that measures the model as it then is."""
+    x, y = (keras.tree.map_structure(ops.convert_to_tensor, t) for t in (x, y))
+    loss_of = _loss_function(model, loss)
+    layer = _find_layer(model, layer)
+    with _kept_states(model):
+        shape, dtype = _shape_of_states(model, layer, x)
+
+    def perturbed_loss(errors, x, y):
+        loop = _perturbed_loop(layer, errors)
+        with _replaced_loop(model, layer, loop):
+            outputs = model(x, training=False)
+        return loss_of(x, y, outputs)
+
+    # Keras does not count the states among a model's variables.
+    variables = [*model.variables, *_states(model)]
+    gradient = compiled_gradient(perturbed_loss, variables)
+
+    def norms():
+        with _kept_states(model):
+            g = gradient(ops.zeros(shape, dtype), x, y)
+        g = ops.convert_to_numpy(g)
+        return np.sqrt(np.sum(np.square(g.astype("float64")), axis=(0, 2)))
+
+    return norms
+
+
+def _loss_function(model, loss):
+    if loss is not None:
+        loss = checks.found("loss", loss, losses.get, "a Keras loss")
+        return lambda x, y, outputs: ops.mean(loss(y, outputs))
+    if not model.compiled:
+        raise ValueError(
+            "The model has no loss. Expected a compiled model or an argument "
+            f"`loss`, Received: model={model.name}, loss=None"
+        )
+    return lambda x, y, outputs: model.compute_loss(
+        x, y, outputs, training=False
+    )
+
+
+def _find_layer(model, layer):
+    name = layer if isinstance(layer, str) else None
+    found = [
+        candidate
+        for candidate in model._flatten_layers(include_self=False)
+        if isinstance(candidate, layers.RNN)
+        and (layer is None or layer is candidate or name == candidate.name)
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            "Argument `layer` must say which recurrent layer of the model is "
+            "meant. Expected exactly one to fit, Received: "
+            f"layer={layer}, which fits {[rnn.name for rnn in found]}"
+        )
+    if isinstance(found[0].cell, layers.StackedRNNCells):
+        raise ValueError(
+            "Argument `layer` must be a recurrent layer of one cell. "
+            f"Received: layer={found[0].name} with cell={found[0].cell}"
+        )
+    return found[0]
+
+
+def _shape_of_states(model, layer, x):
+    """The shape `(batch, T, units)` of all states of the layer, the dtype."""
+    found = []
+
+    def loop(sequences, initial_state, mask, training=False):
+        state = initial_state[0]
+        batch, length = sequences.shape[:2]
+        found.append(((batch, length, state.shape[-1]), state.dtype))
+        outputs = ops.repeat(state[:, None], length, axis=1)
+        return state, outputs, initial_state
+
+    with _replaced_loop(model, layer, loop):
+        model(x, training=False)
+    return found[0]
+
+
+def _states(model):
+    """The variables that stateful layers of the model keep their states in."""
+    return [
+        variable
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, layers.RNN) and layer.stateful
+        for variable in keras.tree.flatten(layer.states or [])
+    ]
+
+
+@contextlib.contextmanager
+def _kept_states(model):
+    """Puts back what a run of the model changes: states, and metrics."""
+    # On the CPU: some backends write into the tensors of variables.
+    before = {
+        id(v): np.array(ops.convert_to_numpy(v))
+        for v in _states(model) + model.metrics_variables
+    }
+    try:
+        yield
+    finally:
+        for v in _states(model) + model.metrics_variables:
+            # What the run made starts at zero.
+            v.assign(before.get(id(v), ops.zeros(v.shape, v.dtype)))
+
+
+@contextlib.contextmanager
+def _replaced_loop(model, layer, loop):
+    """Puts `loop` in the place of the layer's pass through time, once.
+
+    The model runs as a whole and Keras prepares the cell as ever, so that
+    nothing about models and layers has to be known here.
+    """
+    masks = []
+
+    def inner_loop(sequences, initial_state, mask, training=False):
+        masks.append(mask)
+        # PyTorch: the layer then writes into its states, before the gradient.
+        initial_state = keras.tree.map_structure(ops.copy, initial_state)
+        return loop(sequences, initial_state, mask, training=training)
+
+    layer.inner_loop = inner_loop
+    try:
+        yield
+    finally:
+        del layer.inner_loop
+    if len(masks) != 1:
+        raise ValueError(
+            f"The layer {layer.name} must run exactly once in the model. "
+            f"Received: {len(masks)} runs"
+        )
+    if masks[0] is not None:
+        raise ValueError(
+            f"The layer {layer.name} must not get a mask. Expected a model "
+            "without Masking and without Embedding(mask_zero=True), Received: "
+            f"model={model.name}"
+        )
+
+
+def _perturbed_loop(layer, errors):
+    cell = _PerturbedCell(layer.cell)
+
+    def loop(sequences, initial_state, mask, training=False):
+        rnn = layers.RNN(
+            cell,
+            return_sequences=layer.return_sequences,
+            go_backwards=layer.go_backwards,
+        )
+        both = ops.concatenate([sequences, errors], axis=-1)
+        return rnn.inner_loop(both, initial_state, mask, training=training)
+
+    return loop
+
+
+class _PerturbedCell(layers.Layer):
+    """A cell whose state, and output, an error is added to at each step.
+
+    The gradient by the error is the total derivative by the state.
+    """
+
+    def __init__(self, cell):
+        super().__init__(dtype=cell.dtype_policy)
+        self.cell = cell
+        self.state_size, self.output_size = cell.state_size, cell.output_size
+        self.built = True
+
+    def call(self, inputs, states):
+        units = states[0].shape[-1]
+        output, states = self.cell(inputs[:, :-units], states)
+        states = states if isinstance(states, (list, tuple)) else [states]
+        if output is not states[0]:
+            raise ValueError(
+                "The cell's output must be its first state. "
+                f"Received: cell={self.cell}"
+            )
+        output = output + inputs[:, -units:]
+        return output, [output, *states[1:]]
 
 
 class GradientFlowMonitor(EpochMonitor):

@@ -7,8 +7,8 @@ import warnings
 
 from keras import ops
 
-from tf_spectral.callbacks.epoch_monitor import EpochMonitor
-from tf_spectral.callbacks.names import short_variable_names
+from tf_spectral.callbacks.monitor import EpochMonitor
+from tf_spectral.callbacks.monitor import short_variable_names
 from tf_spectral.optimizers.dsgd import DSGD
 
 

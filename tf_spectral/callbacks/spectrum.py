@@ -6,8 +6,8 @@ Zhang et al., 2018, Figure 4, left.
 import numpy as np
 from keras import ops
 
-from tf_spectral.callbacks.epoch_monitor import EpochMonitor
-from tf_spectral.callbacks.names import short_names
+from tf_spectral.callbacks.monitor import EpochMonitor
+from tf_spectral.callbacks.monitor import short_names
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.householder import householder_product

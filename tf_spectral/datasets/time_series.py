@@ -8,7 +8,7 @@ from tf_spectral.datasets.files import data_folder
 from tf_spectral.datasets.files import find_files
 from tf_spectral.datasets.files import is_file
 from tf_spectral.datasets.files import read_text
-from tf_spectral.datasets.pixel_images import stratified_split
+from tf_spectral.datasets.splits import stratified_split
 
 ADVICE = (
     "Download the UCR Time Series Classification Archive (2018) from "
