@@ -8,7 +8,7 @@ from keras import ops
 from tf_spectral import datasets
 from tf_spectral import files
 from tf_spectral import plotting
-from tf_spectral.callbacks.gradients import compiled_gradient
+from tf_spectral.backend.gradients import compiled_gradient
 from tf_spectral.linalg.orthogonal import skew_gradient
 
 NAMES = {

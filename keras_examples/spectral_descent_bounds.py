@@ -9,10 +9,10 @@ from keras import ops
 
 from tf_spectral import files
 from tf_spectral import plotting
+from tf_spectral.backend.gradients import compiled_gradient
 from tf_spectral.bounds import rnn_lipschitz_constants
 from tf_spectral.bounds import rnn_loss_bound
 from tf_spectral.callbacks import LipschitzEstimator
-from tf_spectral.callbacks.gradients import compiled_gradient
 from tf_spectral.linalg.polar import nuclear_norm
 from tf_spectral.linalg.polar import polar_factor
 from tf_spectral.optimizers import SpectralDescent

@@ -14,6 +14,7 @@ TREES = {
 # A module imports only from rows above its own (design: architecture).
 ROWS = [
     {"version", "checks", "files"},
+    {"backend"},
     {
         "linalg",
         "losses",

@@ -6,6 +6,7 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.loops import scan
 from tf_spectral.bounds.recurrent_network import OUTPUTS
 from tf_spectral.bounds.recurrent_network import WEIGHTS
 from tf_spectral.bounds.recurrent_network import at_outputs
@@ -27,7 +28,6 @@ from tf_spectral.bounds.recurrent_tiers import paper_constants
 from tf_spectral.bounds.recurrent_tiers import region_constants
 from tf_spectral.bounds.recurrent_tiers import tensor_constants
 from tf_spectral.bounds.recurrent_tiers import vector_constants
-from tf_spectral.bounds.recurrent_time import scan
 
 # Each round cuts the range of the logarithm of R by `_POINTS - 1`.
 _POINTS = 64

@@ -9,12 +9,12 @@ the recurrent kernel or in the drive: blocks, or radii of a trust region.
 
 from keras import ops
 
+from tf_spectral.backend.loops import scan
 from tf_spectral.bounds.recurrent_network import at_outputs
 from tf_spectral.bounds.recurrent_network import average
 from tf_spectral.bounds.recurrent_network import euclidean_norm
 from tf_spectral.bounds.recurrent_network import logits
 from tf_spectral.bounds.recurrent_network import rows_times
-from tf_spectral.bounds.recurrent_time import scan
 from tf_spectral.linalg.norms import induced_norm
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 
@@ -395,7 +395,7 @@ def _rates(norms, drive, w, start, cross):
         return (slope * zeta, b), (slope * zeta, b)
 
     start = start + ops.zeros_like(drive[0])
-    return scan(step, (start, ops.zeros_like(start)), drive)
+    return scan(step, (start, ops.zeros_like(start)), drive, outputs=2)
 
 
 def _constant(norms, q, b, outputs):

@@ -11,7 +11,7 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral import files
-from tf_spectral.callbacks.gradients import compiled_gradient
+from tf_spectral.backend.gradients import compiled_gradient
 from tf_spectral.callbacks.monitor import EpochMonitor
 
 

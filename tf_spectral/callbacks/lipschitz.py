@@ -9,8 +9,8 @@ from keras import callbacks
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.gradients import compiled_gradient
 from tf_spectral.bounds.recurrent_network import TIERS
-from tf_spectral.callbacks.gradients import compiled_gradient
 from tf_spectral.callbacks.monitor import short_variable_names
 from tf_spectral.callbacks.networks import check_chain
 from tf_spectral.callbacks.networks import labels

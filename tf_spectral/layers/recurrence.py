@@ -19,8 +19,8 @@ from typing import NamedTuple
 from keras import backend
 from keras import ops
 
+from tf_spectral.backend.loops import chunked_scan
 from tf_spectral.layers.modrelu import modrelu
-from tf_spectral.layers.time_loop import chunked_scan
 from tf_spectral.linalg.checks import working_dtype
 
 

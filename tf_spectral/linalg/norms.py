@@ -10,6 +10,7 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import in_full_precision
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar import polar_and_nuclear
@@ -17,7 +18,6 @@ from tf_spectral.linalg.polar_steps import largest_entry
 from tf_spectral.linalg.polar_steps import rounding_margin
 from tf_spectral.linalg.polar_steps import safe_divisor
 from tf_spectral.linalg.polar_steps import scaled_down
-from tf_spectral.linalg.precision import in_full_precision
 
 
 def as_matrix(x):

@@ -9,13 +9,13 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import in_full_precision
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar_sketch import signed_sums
 from tf_spectral.linalg.polar_steps import largest_entry
 from tf_spectral.linalg.polar_steps import rounding_margin
 from tf_spectral.linalg.polar_steps import scaled_down
-from tf_spectral.linalg.precision import in_full_precision
 
 # What float32 may lose of a squared norm: some roundings of each sum.
 _LOST = {"float32": 3e-6, "float64": 1e-14}

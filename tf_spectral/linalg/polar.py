@@ -12,6 +12,7 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import in_full_precision
 from tf_spectral.linalg.checks import check_rank
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.polar_schedules import SCHEDULES
@@ -21,7 +22,6 @@ from tf_spectral.linalg.polar_steps import largest_entry
 from tf_spectral.linalg.polar_steps import rounding_margin
 from tf_spectral.linalg.polar_steps import safe_divisor
 from tf_spectral.linalg.polar_steps import scaled_down
-from tf_spectral.linalg.precision import in_full_precision
 
 
 def polar_factor(x, exact=False, accuracy="high", sketch=None):

@@ -6,8 +6,8 @@ from keras import ops
 
 from tests import helpers
 from tests.helpers import BACKEND
+from tf_spectral.backend import precision
 from tf_spectral.linalg import polar
-from tf_spectral.linalg import precision
 from tf_spectral.linalg.norms import frobenius_norm
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound

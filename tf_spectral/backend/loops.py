@@ -7,6 +7,7 @@ what its automatic differentiation would.
 
 import keras
 from keras import ops
+from keras import tree
 
 MAX_CHUNK = 16
 
@@ -94,6 +95,40 @@ def chunked_scan(body, carry, inputs, outputs, length, reverse=False):
         name: Tape([store[name] for store in stores], _merge)
         for name in outputs
     }
+
+
+def scan(step, carry, inputs, outputs=1):
+    """Outputs of all steps, as `ops.scan`, with less overhead.
+
+    Args:
+        step: Function `(carry, inputs of a step) -> (carry, new)`, where
+            `new` is a tensor, or a tuple of them.
+        carry: Nested structure of tensors of one dtype.
+        inputs: Tensor, or tuple of tensors, with time first.
+        outputs: Integer, how many tensors of the dtype of `carry` a step
+            gives. Defaults to 1.
+
+    Returns:
+        Tensor with time first, or list of them if there are more outputs.
+    """
+    dtype = keras.backend.standardize_dtype(tree.flatten(carry)[0].dtype)
+    named = {str(i): x for i, x in enumerate(tree.flatten(inputs))}
+    names = [str(i) for i in range(outputs)]
+
+    def body(carry, chunks):
+        collected = {name: [] for name in names}
+        for j in range(len(chunks["0"])):
+            here = [chunks[name][j] for name in named]
+            carry, new = step(carry, tree.pack_sequence_as(inputs, here))
+            for name, value in zip(names, tree.flatten(new)):
+                collected[name].append(value)
+        return carry, collected
+
+    kinds = dict.fromkeys(names, ("step", dtype))
+    length = named["0"].shape[0]
+    _, tapes = chunked_scan(body, carry, named, kinds, length)
+    stacked = [tapes[name].stack() for name in names]
+    return stacked if outputs > 1 else stacked[0]
 
 
 def _spans(length):

@@ -1,0 +1,1 @@
+"""The only door to a backend and to Keras' private parts."""
