@@ -43,14 +43,71 @@ def tokens(x):
     return layers.Flatten()(layers.Embedding(9, 3)(x))
 
 
+def patched_sum(x):
+    layer = layers.Add()
+    outputs = layer([x, x])
+    layer.call = lambda inputs: 100.0 * inputs[0]
+    return outputs
+
+
+def patched_model(x):
+    inner = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    outputs = inner(x)
+    inner.call = lambda inputs, **options: 100.0 * inputs
+    return outputs
+
+
+def penalised_model(x):
+    inner = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    inner.activity_regularizer = keras.regularizers.L2(100.0)
+    return inner(x)
+
+
+def penalised_beside(layer):
+    """The first of two outputs; Keras computes the other one too."""
+
+    def step(x):
+        inputs = keras.Input((2,))
+        hidden = layers.Dense(2, "tanh")(inputs)
+        inner = keras.Model(inputs, [layers.Dense(2)(hidden), layer(hidden)])
+        return inner(x)[0]
+
+    return step
+
+
+def masked_by_a_list(x):
+    return layers.Softmax()(x, mask=[[True, False]])
+
+
+def half_precision(x):
+    return ops.cast(ops.tanh(ops.cast(x, "float16")), "float32")
+
+
 class OwnLoss(keras.Model):
     def compute_loss(self, *args, **kwargs):
         return 100.0 * super().compute_loss(*args, **kwargs)
 
 
-def own_loss():
+class OwnInnerLoss(keras.Model):
+    def _compute_loss(self, *args, **kwargs):
+        return 100.0 * super()._compute_loss(*args, **kwargs)
+
+
+def own_loss(kind=OwnLoss):
     inputs = keras.Input((2,))
-    return OwnLoss(inputs, layers.Dense(2)(inputs))
+    return kind(inputs, layers.Dense(2)(inputs))
+
+
+def penalised_whole():
+    model = after()
+    model.activity_regularizer = keras.regularizers.L2(100.0)
+    return model
+
+
+class AddsToTheLoss(layers.Layer):
+    def call(self, inputs):
+        self.add_loss(100.0 * ops.sum(inputs**2))
+        return inputs
 
 
 def one_distribution_over_the_batch():
@@ -81,7 +138,25 @@ DOUBTFUL = {
         lambda x: ops.concatenate([x, x], 0)
     ),
     "call of its own": lambda: after(patched),
+    "call of its own in a sum": lambda: after(patched_sum),
+    "call of its own in a model": lambda: after(patched_model),
+    "penalty of a model within": lambda: after(penalised_model),
+    "penalty of the model": penalised_whole,
+    "penalty of an output that is not read": lambda: after(
+        penalised_beside(
+            layers.Dense(1, activity_regularizer=keras.regularizers.L2(9.0))
+        )
+    ),
+    "penalty of a linear activation beside": lambda: after(
+        penalised_beside(layers.ActivityRegularization(l2=100.0))
+    ),
+    "loss added by an output that is not read": lambda: after(
+        penalised_beside(AddsToTheLoss())
+    ),
+    "mask in a list": lambda: after(masked_by_a_list),
+    "half precision between": lambda: after(half_precision),
     "loss of its own": own_loss,
+    "loss of its own, by Keras' older name": lambda: own_loss(OwnInnerLoss),
     "classes along the batch": one_distribution_over_the_batch,
 }
 
@@ -93,7 +168,9 @@ def test_models_that_are_not_known_for_certain():
         if quiet(make(), 2, loss=CROSSENTROPY).certified
     ]
     assert certified == []
-    # The model around them is certain.
+    # The models around them are certain.
+    beside = after(penalised_beside(layers.Dense(1)))
+    assert quiet(beside, loss=CROSSENTROPY).certified
     assert quiet(after(layers.Rescaling([2.0, 3.0])), loss="log_cosh").certified
 
 
@@ -107,6 +184,30 @@ def test_losses_that_are_not_known_for_certain():
     ):
         loss = losses.CategoricalCrossentropy(from_logits=True, **options)
         assert quiet(after(), 2, loss=loss).certified == certified, options
+
+
+@pytest.mark.parametrize("q", [1, 2, "inf"])
+def test_weights_of_positions_that_are_divided_out(q):
+    """One position may have all the weight, and all the size of an input."""
+    inputs = keras.Input((4, 2))
+    model = keras.Model(inputs, layers.Dense(2)(inputs))
+    loss = losses.CategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    largest = 8.0 ** {1: 1, 2: 1 / 2, "inf": 0}[q]
+    x = np.zeros((1, 4, 2), "float32")
+    x[0, 0, 0] = largest
+    weights = ops.convert_to_tensor([[1.0, 0.0, 0.0, 0.0]])
+    y = ops.convert_to_tensor(np.full((1, 4, 2), 0.5, "float32"))
+    step = np.zeros((2, 2), "float32")
+    step[0] = {1: [0.5, -0.5], 2: [0.5**0.5, -(0.5**0.5)], "inf": [1, -1]}[q]
+    values = []
+    for h in (-0.1, 0.0, 0.1):
+        model.layers[-1].kernel.assign(h * step)
+        values.append(float(loss(y, model(x), sample_weight=weights)))
+    curvature = (values[0] - 2 * values[1] + values[2]) / 0.01
+    bound = curvatures(quiet(model, q, loss=loss))[0]
+    assert 0.2 * bound < curvature <= bound
 
 
 @pytest.mark.parametrize("q", [1, 2, "inf"])

@@ -42,6 +42,7 @@ _BOUNDS = {
         1.0,
         2 / math.sqrt(math.pi),
         2 * math.sqrt(2 / (math.pi * math.e)),
+        growth=2 / math.sqrt(math.pi),
     ),
     "sin": Activation(1.0, 1.0, 1.0),
     "softplus": Activation(None, 1.0, 1 / 4, math.log(2)),

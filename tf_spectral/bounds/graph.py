@@ -39,8 +39,11 @@ def is_graph(model):
     """Whether `model` runs a graph of layers that can be read."""
     if not isinstance(model, keras.Model):
         return False
-    # A subclass with a `call` of its own need not run its graph.
-    keeps_call = type(model).call.__module__.startswith("keras.")
+    # With a `call` of its own it need not run its graph.
+    keeps_call = "call" not in vars(model) and all(
+        getattr(type(model), name).__module__.startswith("keras.")
+        for name in ("call", "__call__")
+    )
     return keeps_call and bool(getattr(model, "outputs", None))
 
 
@@ -85,13 +88,15 @@ def _walk(model, inputs, visit):
 def _visit(node, values, visit):
     """A `Value` for each output of the call."""
     inputs = [values[id(x)] for x in node.input_tensors]
-    if is_graph(node.operation):
+    if is_graph(node.operation) and not penalises(node.operation):
         entering = _entering(node, values)
         if entering is not None:
             return _walk(node.operation, entering, visit)
     shapes, doubt = _output_shapes(node, inputs)
     if _has_constants(node):
         doubt = "a constant among its inputs"
+    if any(_is_half(x) for x in node.output_tensors):
+        doubt = doubt or "half precision rounds more than these bounds allow"
     call = Call(
         node.operation,
         [x.result for x in inputs],
@@ -112,7 +117,7 @@ def _entering(node, values):
     """
     model = node.operation
     passed, *others = [*node.arguments.args, *node.arguments.kwargs.values()]
-    if any(_has_tensors(other) for other in others):
+    if any(_has_tensors(other) for other in others) or _has_constants(node):
         return None  # a mask, say
     names = [x.name for x in model.inputs]
     built_from = getattr(model, "_inputs_struct", None)
@@ -142,12 +147,23 @@ def _has_tensors(structure):
 
 
 def _has_constants(node):
-    """Whether arrays or variables are passed, which no rule looks at."""
-    passed = [list(node.arguments.args), dict(node.arguments.kwargs)]
+    """Whether something but tensors is passed, which no rule looks at."""
+    settings = dict(node.arguments.kwargs)
+    settings.pop("training", None)
     return any(
-        hasattr(x, "shape") and not isinstance(x, keras.KerasTensor)
-        for x in tree.flatten(passed)
+        x is not None and not isinstance(x, keras.KerasTensor)
+        for x in tree.flatten([list(node.arguments.args), settings])
     )
+
+
+def _is_half(tensor):
+    dtype = str(tensor.dtype)
+    return "float" in dtype and dtype not in ("float32", "float64")
+
+
+def penalises(layer):
+    """Whether a layer adds a function of its outputs to the loss."""
+    return getattr(layer, "activity_regularizer", None) is not None
 
 
 def _adjusted(shape, own):

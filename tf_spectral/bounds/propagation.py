@@ -52,12 +52,15 @@ class NodeList:
         nodes: List of the nodes.
         started: Set of the variables that act somewhere, also where it does
             not lead to the output.
+        penalising: Set of the nodes whose layers may add to the loss, also
+            where they do not lead to the output.
     """
 
     def __init__(self, q, variables):
         self.q = q
         self.nodes = []
         self.started = set()
+        self.penalising = set()
         self._position = {id(v): i for i, v in enumerate(variables)}
 
     def input(self, layer, shape, bound, doubt=None):
@@ -159,7 +162,11 @@ class NodeList:
         )
 
     def keep_what_leads_to(self, output):
-        """Drops all nodes but a node, what it reads, and the model's inputs."""
+        """Drops all nodes but a node, what it reads, and the model's inputs.
+
+        Returns:
+            Boolean, whether the layer of a dropped node may add to the loss.
+        """
         kept = {i for i, n in enumerate(self.nodes) if "assumed" in n}
         kept.add(output)
         for i in reversed(range(output + 1)):
@@ -169,6 +176,7 @@ class NodeList:
         self.nodes = [self.nodes[i] for i in sorted(kept)]
         for node in self.nodes:
             node["parents"] = [places[p] for p in node["parents"]]
+        return not self.penalising <= kept
 
     def _weight(self, role, variable):
         index = self._position.get(id(variable))

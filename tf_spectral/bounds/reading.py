@@ -12,12 +12,20 @@ from tf_spectral.bounds import rules
 from tf_spectral.bounds.exponents import matrix_pairing
 from tf_spectral.bounds.exponents import root
 from tf_spectral.bounds.graph import is_graph
+from tf_spectral.bounds.graph import penalises
 from tf_spectral.bounds.graph import walk
 from tf_spectral.bounds.propagation import NodeList
 from tf_spectral.bounds.propagation import needed_values
 from tf_spectral.bounds.propagation import size
 
-_TRAINING = ("train_step", "compute_loss")
+_TRAINING = (
+    "train_step",
+    "make_train_function",
+    "compute_loss",
+    "_compute_loss",
+    "compute_loss_and_updates",
+    "stateless_compute_loss",
+)
 _GUESS = "guessed from the variables"
 
 
@@ -41,7 +49,8 @@ def read_model(model, q, input_norm, residual, loss, weight_bound):
     _check_model(model)
     loss, loss_weight = _find_loss(model, loss)
     kind = losses.recognise(loss)
-    if getattr(loss, "reduction", "") == "mean_with_sample_weight":
+    weighted = getattr(loss, "reduction", "") == "mean_with_sample_weight"
+    if weighted:
         # The weights are divided out: what is left sums to one.
         weight_bound = 1.0
     if _trains_otherwise(model):
@@ -50,7 +59,8 @@ def read_model(model, q, input_norm, residual, loss, weight_bound):
     nodes = NodeList(q, variables)
     inputs = _read_inputs(nodes, model, input_norm)
     output = walk(model, inputs, lambda call: rules.visit(nodes, call))
-    nodes.keep_what_leads_to(output)
+    if nodes.keep_what_leads_to(output):
+        kind = kind._replace(doubt="outputs that are not read may add to it")
     if kind.folded:
         kind = _fold(nodes.nodes, kind)
     _start_the_rest(nodes, variables)
@@ -58,12 +68,19 @@ def read_model(model, q, input_norm, residual, loss, weight_bound):
     _note_inputs_that_are_read(nodes.nodes)
     numbers = _penalties(variables, nodes)
     shape = model.outputs[0].shape[1:]
+    # Weights of their own may leave one of the positions alone.
+    positions = 1 if weighted else size(shape[:-1])
     return {
         "nodes": nodes.nodes,
         "shapes": [tuple(v.shape) for v in variables],
         "names": [v.path for v in variables],
         "loss": _read_loss(
-            kind, nodes, shape, residual, loss_weight * weight_bound
+            kind,
+            nodes,
+            shape,
+            positions,
+            residual,
+            loss_weight * weight_bound,
         ),
         "norm": q,
         "penalties": numbers,
@@ -116,9 +133,10 @@ def _find_loss(model, loss):
 
 def _trains_otherwise(model):
     """Whether `model` has steps or losses that Keras did not write."""
-    found = [getattr(type(model), name) for name in _TRAINING]
-    keras_own = all(f.__module__.startswith("keras.") for f in found)
-    return not keras_own or any(name in vars(model) for name in _TRAINING)
+    found = [getattr(type(model), name, None) for name in _TRAINING]
+    keras_own = all(f.__module__.startswith("keras.") for f in found if f)
+    changed = any(name in vars(model) for name in _TRAINING)
+    return not keras_own or changed or penalises(model)
 
 
 def _compiled_weight(model):
@@ -218,7 +236,7 @@ def _doubt_constraints(nodes, variables):
             nodes.doubt(i, "a constraint moves the weights after each step")
 
 
-def _read_loss(loss, nodes, shape, residual, weight):
+def _read_loss(loss, nodes, shape, positions, residual, weight):
     outputs = (shape[-1] or 1) if shape else 1
     doubt = loss.doubt
     if not shape and losses.has_classes(loss):
@@ -239,9 +257,7 @@ def _read_loss(loss, nodes, shape, residual, weight):
         elif limit is None:
             doubt = "unbounded outputs, the residual is a guess"
         residual = checks.positive("residual", residual)
-    d1, d2 = losses.loss_constants(
-        loss, nodes.q, outputs, size(shape[:-1]), residual
-    )
+    d1, d2 = losses.loss_constants(loss, nodes.q, outputs, positions, residual)
     return {
         "kind": loss.kind,
         "d1": weight * d1,

@@ -15,6 +15,7 @@ from tf_spectral.bounds.activations import activation_bounds
 from tf_spectral.bounds.activations import activation_name
 from tf_spectral.bounds.exponents import root
 from tf_spectral.bounds.graph import Call
+from tf_spectral.bounds.graph import penalises
 from tf_spectral.bounds.propagation import size
 
 
@@ -26,6 +27,8 @@ def visit(nodes, call):
     if output is None:
         del nodes.nodes[before:]
         output = _unknown(nodes, call, "no theory for this layer")
+    if not rule or penalises(call.operation):
+        nodes.penalising.add(output)
     doubt = _doubt(call)
     if doubt:
         node = nodes.nodes[output]
@@ -37,10 +40,12 @@ def _rule(call):
     """The rule of a call, or `None`: only what a rule looks at is certain."""
     layer = call.operation
     name = _operation_name(layer)
+    if "call" in vars(layer):
+        return None
     if name in _MERGING:
         return _MERGING[name]
     # A second tensor is a mask, or another argument no rule reads.
-    if len(call.parents) != 1 or "call" in vars(layer):
+    if len(call.parents) != 1:
         return None
     return _RULES.get(name) or (
         _operation if name in _SMOOTH_OPERATIONS else None
@@ -50,7 +55,7 @@ def _rule(call):
 def _doubt(call):
     """What makes any rule's numbers uncertain, or `None`."""
     layer = call.operation
-    if getattr(layer, "activity_regularizer", None) is not None:
+    if penalises(layer):
         return "activity regularizer"
     if call.doubt:
         return call.doubt
@@ -90,7 +95,7 @@ def _unknown(nodes, call, doubt):
 
 def _dense(nodes, call):
     layer = call.operation
-    if _adapted(layer):
+    if _adapted(layer) or not layer.built:
         return None
     return _affine(nodes, call, (layer.kernel, layer.bias))
 
