@@ -60,11 +60,11 @@ test-lowest:
 	    tensorflow==2.18.* keras==3.8.* numpy==2.0.*
 	$(LOWEST)/bin/python $(PYTEST)
 
+BENCHMARKS = recurrent dense optimizers orthogonal bounds input_pipeline
+
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/recurrent.py
-	$(BIN)/python benchmarks/dense.py
-	$(BIN)/python benchmarks/optimizers.py
-	$(BIN)/python benchmarks/orthogonal.py
+	for name in $(BENCHMARKS); do \
+	    $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(VENV)/ready
 	$(BIN)/pip install --quiet -e .[docs]

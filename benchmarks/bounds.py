@@ -18,8 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from keras import ops
-from timing import interleaved_medians
 from timing import machine
+from timing import median_seconds
 
 from tf_spectral.bounds import rnn_lipschitz_constants
 
@@ -101,7 +101,7 @@ def measure(sides, x, repeats):
             if not (jit and side == "tensor" and BACKEND == "tensorflow"):
                 callables[side, jit] = make_callable(function, x, jit)
     best = {}
-    for (side, jit), value in interleaved_medians(callables, repeats).items():
+    for (side, jit), value in median_seconds(callables, repeats).items():
         if side not in best or value < best[side][0]:
             best[side] = (value, jit)
     return best

@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from timing import interleaved_medians
 from timing import machine
+from timing import median_seconds
 
 from tf_spectral.layers import SpectralDense
 
@@ -63,7 +63,7 @@ def measure(size, sides, layers, repeats):
         for jit in compilations
     }
     best = {}
-    for (side, jit), value in interleaved_medians(steps, repeats).items():
+    for (side, jit), value in median_seconds(steps, repeats).items():
         if side not in best or value < best[side][0]:
             best[side] = (value, jit is True)
     return best

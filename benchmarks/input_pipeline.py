@@ -17,8 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from timing import interleaved_medians
 from timing import machine
+from timing import median_seconds
 
 from tf_spectral.layers import SpectralRNN
 
@@ -75,7 +75,7 @@ def main():
         x = rng.normal(size=shape).astype("float32")
         y = rng.normal(size=(len(x), 2)).astype("float32")
         fits = {side: make_fit(side, x, y, args.epochs) for side in SIDES}
-        medians = interleaved_medians(fits, args.repeats)
+        medians = median_seconds(fits, args.repeats)
         cells = (
             f"{1e3 * value / (args.epochs * batches):.2f} "
             f"**{value / medians['arrays']:.2f}**"

@@ -17,8 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from timing import interleaved_medians
 from timing import machine
+from timing import median_seconds
 
 from tf_spectral.bounds import LayerwiseSmoothness
 from tf_spectral.losses import SumOfSquares
@@ -134,7 +134,7 @@ def measure(name, batch, steps, sides, repeats):
             if not (jit and side in WITHOUT_XLA):
                 run = make_steps(side, name, batch, steps, jit)
                 callables[side, jit] = run
-    seconds = interleaved_medians(callables, repeats)
+    seconds = median_seconds(callables, repeats)
     best = {}
     for (side, jit), value in seconds.items():
         value /= steps

@@ -22,8 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import orthogonal_sides as sides
-from timing import interleaved_medians
 from timing import machine
+from timing import median_seconds
 
 SIZES = (128, 190, 256, 512, 1024, 2048, 4096)
 # A run takes about this many seconds, and fewer steps than lie between two
@@ -77,7 +77,7 @@ def time_size(d, names, args, before):
             # An even number, to end where it began.
             steps[key] = 2 * max(1, min(MOST_STEPS, count) // 2)
             callables[key] = lambda run=run, n=steps[key]: run(n)
-    medians = interleaved_medians(callables, args.repeats, warmup=1)
+    medians = median_seconds(callables, args.repeats, warmup=1)
     return {key: value / steps[key] for key, value in medians.items()}
 
 

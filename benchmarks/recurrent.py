@@ -26,8 +26,8 @@ import numpy as np
 from recurrent_orthogonal import print_orthogonal
 from sides import SequentialReflectorCell
 from sides import torch_layer
-from timing import interleaved_medians
 from timing import machine
+from timing import median_seconds
 
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
@@ -104,7 +104,7 @@ def time_row(row, sides, repeats, forward=False):
                 if forward
                 else functools.partial(model.train_on_batch, x, y)
             )
-    medians = interleaved_medians(callables, repeats)
+    medians = median_seconds(callables, repeats)
     return {
         side: min((medians[side, jit], jit) for jit in compilations())
         for side in sides

@@ -11,7 +11,7 @@ import os
 
 import keras
 import numpy as np
-from timing import interleaved_medians
+from timing import median_seconds
 
 from tf_spectral import datasets
 from tf_spectral.constraints import Orthogonal
@@ -146,7 +146,7 @@ def print_orthogonal(length, repeats, compilations):
             callables[side, False] = peer_step(side, x, y)
         else:
             print(f"{side}: {package} is not installed (extra `peers`).\n")
-    medians = interleaved_medians(callables, repeats)
+    medians = median_seconds(callables, repeats)
     best = {}
     for (name, jit), value in medians.items():
         best[name] = min(best.get(name, (value, jit)), (value, jit))

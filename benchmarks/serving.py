@@ -6,7 +6,7 @@ import tempfile
 
 import keras
 import tensorflow as tf
-from timing import interleaved_medians
+from timing import median_seconds
 
 from tf_spectral.export import export_saved_model
 from tf_spectral.layers import SpectralRNN
@@ -42,7 +42,7 @@ def exported_step_milliseconds(units=128, reflectors=16, repeats=7):
             )
             served = tf.saved_model.load(path)
             loops[name] = functools.partial(_stream, served)
-        medians = interleaved_medians(loops, repeats)
+        medians = median_seconds(loops, repeats)
     return {name: s / STEPS * 1e3 for name, s in medians.items()}
 
 

@@ -1,4 +1,4 @@
-"""Times callables side by side, so that a slow minute slows them all."""
+"""Times functions side by side, so that a slow minute slows them all."""
 
 import os
 import pathlib
@@ -9,14 +9,15 @@ import time
 import keras
 
 
-def interleaved_medians(callables, repeats=7, warmup=2):
-    """Median seconds of each callable, all timed in turn `repeats` times.
+def median_seconds(functions, repeats=7, calls=1, warmup=2):
+    """Median seconds of a call of each function, all timed in turn.
 
     Args:
-        callables: Dict of functions without arguments; each must not return
+        functions: Dict of functions without arguments; each must not return
             before its work is done.
-        repeats: Integer, at least 5. Defaults to 7.
-        warmup: Integer, untimed calls of each. Defaults to 2.
+        repeats: Integer, at least 5, how many turns are timed. Defaults to 7.
+        calls: Positive integer, calls of a function in a turn. Defaults to 1.
+        warmup: Integer, untimed calls of each before. Defaults to 2.
 
     Returns:
         Dict of medians in seconds.
@@ -25,23 +26,38 @@ def interleaved_medians(callables, repeats=7, warmup=2):
         raise ValueError(
             f"Argument `repeats` must be at least 5. Received: {repeats}"
         )
-    for function in callables.values():
+    for function in functions.values():
         for _ in range(warmup):
             function()
-    seconds = {name: [] for name in callables}
+    seconds = {name: [] for name in functions}
     for _ in range(repeats):
-        for name, function in callables.items():
+        for name, function in functions.items():
             start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(calls):
+                function()
+            seconds[name].append((time.perf_counter() - start) / calls)
     return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def training_step(model, x, y):
+    """A function that takes one training step on a batch."""
+    return lambda: model.train_on_batch(x, y)
 
 
 def machine():
     """One line on what the numbers were measured with."""
     backend = keras.backend.backend()
     version = __import__(backend).__version__
-    cpu = platform.processor()
+    return (
+        f"{_accelerator(backend)}; {processor()}; Keras "
+        f"{keras.__version__}, {backend} {version}, Python "
+        f"{platform.python_version()}; {time.strftime('%Y-%m-%d')}"
+    )
+
+
+def processor():
+    """The processor's name and the number of its cores."""
+    name = platform.processor() or "unknown"
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         names = [
@@ -49,12 +65,8 @@ def machine():
             for line in info.read_text().splitlines()
             if line.startswith("model name")
         ]
-        cpu = names[0] if names else cpu
-    return (
-        f"{_accelerator(backend)}; {cpu}, {os.cpu_count()} cores; Keras "
-        f"{keras.__version__}, {backend} {version}, Python "
-        f"{platform.python_version()}; {time.strftime('%Y-%m-%d')}"
-    )
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _accelerator(backend):

@@ -11,24 +11,21 @@ the same command is given again. The setting is that of Massart and Abrol
 plane rotations as a start (Henaff et al., 2016), RMSprop.
 """
 
-import argparse
 import functools
-import pathlib
 
-import common
 import keras
 
+from support import arguments
+from support import cells
+from support import tasks
 from tf_spectral import datasets
 from tf_spectral.initializers import RotationReflectors
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments.parser(__doc__, out="results/copying", jit=True)
     add = parser.add_argument
-    add("--cell", nargs="+", choices=common.CELLS, default=["spectral"])
+    add("--cell", nargs="+", choices=cells.CELLS, default=["spectral"])
     add("--length", type=int, default=1000, help="steps to remember (L)")
     add("--iterations", type=int, default=4000)
     add("--units", type=int, default=190)
@@ -37,15 +34,12 @@ def parse_arguments():
     add("--sigma-radius", type=float, default=0.001)
     add("--batch", type=int, default=128)
     add("--learning-rate", type=float, default=2e-4)
-    add("--seed", type=int, default=0)
-    add("--jit", action="store_true", help="compile with XLA")
-    add("--out", type=pathlib.Path, default=pathlib.Path("results/copying"))
-    return parser.parse_args()
+    return arguments.parse(parser)
 
 
 def build_model(cell, args):
     reflectors = args.reflectors or args.units // 2
-    layer = common.recurrent_layer(
+    layer = cells.recurrent_layer(
         cell,
         args.units,
         {
@@ -80,7 +74,7 @@ def build_model(cell, args):
 
 def main():
     args = parse_arguments()
-    logs = common.train_cells(
+    logs = tasks.train_cells(
         args,
         build_model,
         functools.partial(datasets.copying, delay=args.length),
@@ -88,7 +82,7 @@ def main():
         validation_batch_size=args.batch,
     )
     baseline = datasets.copying_baseline(args.length)
-    common.report(logs, baseline, "Cross-entropy", args.out / "copying.png")
+    tasks.report(logs, baseline, "Cross-entropy", args.out / "copying.png")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ with every step size, and where it stalls DSGD stalls, too. With the target 1/2
 a step can be too long, and then the output unit is saturated for good.
 """
 
-import argparse
-import pathlib
-
-import common
 import keras
 import numpy as np
 
+from support import arguments
+from support import records
 from tf_spectral import plotting
 from tf_spectral.bounds import LayerwiseSmoothness
 from tf_spectral.losses import SumOfSquares
@@ -154,22 +152,16 @@ def draw(title, runs, path, steps):
     figure = plotting.update_curves(
         logs, log_scale=True, title=title, dashed=dashed
     )
-    common.save_figure(figure, path)
+    records.save_figure(figure, path)
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = arguments.parser(
+        __doc__, out="results/dsgd_motivation", seed=False
     )
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("results/dsgd_motivation"),
-    )
-    args = parser.parse_args()
-    common.write_command(args.out, args, fixed=True)
+    args = arguments.parse(parser)
+    records.write_command(args.out, args, fixed=True)
     keras.config.set_floatx("float64")
     print(
         f"After {args.steps} steps. diverges (k): beyond {HUGE:.0e} at step k; "

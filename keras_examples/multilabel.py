@@ -1,4 +1,4 @@
-"""Deep networks on examples that carry several labels at once.
+"""Deep networks for multi-label classification.
 
     python keras_examples/multilabel.py                    # Bibtex
     python keras_examples/multilabel.py --layers 4 16 64
@@ -11,13 +11,15 @@ is finished is kept in `runs.csv`, and a stopped run goes on from there.
 """
 
 import argparse
-import pathlib
 
-import common
-import deep_mlp
 import keras
 import numpy as np
 
+from support import arguments
+from support import cells
+from support import records
+from support.deep_networks import KINDS
+from support.deep_networks import hidden_layers
 from tf_spectral import datasets
 from tf_spectral import files
 from tf_spectral import plotting
@@ -27,15 +29,13 @@ PRECISIONS = [f"precision_at_{k}" for k in TOP]
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = arguments.parser(
+        __doc__, out="results/multilabel_<data>", seed=False, jit=True
     )
     add = parser.add_argument
     add("--data", default="bibtex", help="name of the set")
     add("--folder", help="default: $TF_SPECTRAL_DATA/multilabel")
-    kinds = deep_mlp.KINDS
-    add("--kind", nargs="+", choices=kinds, default=list(kinds))
+    add("--kind", nargs="+", choices=KINDS, default=list(KINDS))
     add("--layers", type=int, nargs="+", default=[2, 8, 32])
     add("--units", type=int, default=128)
     add("--dropout", type=float, default=0.1)
@@ -43,22 +43,19 @@ def parse_arguments():
     add("--reflector-scale", type=float, default=0.1)
     add("--sigma-center", type=float, default=1.06)
     add("--sigma-radius", type=float, default=0.1)
+    add("--sigma-penalty", type=float, help="in the place of bounds")
     add("--slope", type=float, default=0.2, help="of the leaky ReLU")
     add("--batch", type=int, default=128)
     add("--epochs", type=int, default=40)
     add("--learning-rate", type=float, default=1e-3)
     add("--seeds", type=int, default=3)
-    add("--jit", action="store_true", help="compile with XLA")
-    add("--out", type=pathlib.Path, help="default: results/multilabel_<data>")
-    args = parser.parse_args()
-    args.out = args.out or pathlib.Path(f"results/multilabel_{args.data}")
-    return args
+    return arguments.parse(parser)
 
 
 def build_model(kind, train, args):
     (x, y), steps = train, -(-len(train[0]) // args.batch)
     inputs = keras.Input((x.shape[1],))
-    hidden = deep_mlp.hidden_layers(kind, inputs, args, args.dropout)
+    hidden = hidden_layers(kind, inputs, args, args.dropout)
     outputs = keras.layers.Dense(y.shape[1], "sigmoid")(hidden)
     model = keras.Model(inputs, outputs, name=kind)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -129,9 +126,9 @@ def table(rows, args):
             ]
             means = np.mean(own, axis=0)
             spreads = np.std(own, axis=0, ddof=min(1, len(own) - 1))
-            cells = [f"{m:.4f} ({s:.4f})" for m, s in zip(means, spreads)]
-            label = common.NAMES[kind]
-            lines.append(f"| {layers} | {label} | " + " | ".join(cells) + " |")
+            shown = [f"{m:.4f} ({s:.4f})" for m, s in zip(means, spreads)]
+            label = cells.NAMES[kind]
+            lines.append(f"| {layers} | {label} | " + " | ".join(shown) + " |")
             curve = curves.setdefault(label, {"update": args.layers})
             for name, mean in zip(PRECISIONS, means):
                 curve.setdefault(name, []).append(mean)
@@ -150,7 +147,7 @@ def report(rows, args):
         xlabel="Hidden layers",
         ylabel="Precision",
     )
-    common.save_figure(figure, args.out / "precision.png")
+    records.save_figure(figure, args.out / "precision.png")
 
 
 def main():
@@ -161,7 +158,7 @@ def main():
         for kind in args.kind
         for seed in range(args.seeds)
     ]
-    rows = common.run_all(plan, run, args, key=("layers", "kind", "seed"))
+    rows = records.run_all(plan, run, args, key=("layers", "kind", "seed"))
     report(rows, args)
 
 

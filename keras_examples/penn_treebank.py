@@ -15,14 +15,17 @@ command is given again.
 
 import argparse
 import json
-import pathlib
 
-import common
-import fitting
 import keras
 import numpy as np
-from sampled_softmax import SampledSoftmax
 
+from support import arguments
+from support import cells
+from support import fitting
+from support import records
+from support.sampled_softmax import SampledSoftmax
+from support.timing import median_seconds
+from support.timing import training_step
 from tf_spectral import datasets
 from tf_spectral import files
 from tf_spectral import plotting
@@ -45,10 +48,7 @@ EVALUATED_STEPS = 60
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments.parser(__doc__, out="results/ptb")
     add = parser.add_argument
     add("--rows", nargs="+", choices=list(TABLE_3), default=list(TABLE_3))
     add("--folder", help="default: $TF_SPECTRAL_DATA/ptb")
@@ -65,10 +65,8 @@ def parse_arguments():
     add("--decay", type=float, default=0.8, help="of the rate, an epoch")
     add("--frequent", type=int, default=1000, help="words always summed")
     add("--samples", type=int, default=500, help="others that are drawn")
-    add("--seed", type=int, default=0)
     add("--timings", action="store_true", help="time a step, no training")
-    add("--out", type=pathlib.Path, default=pathlib.Path("results/ptb"))
-    return parser.parse_args()
+    return arguments.parse(parser)
 
 
 class LanguageModel(keras.Model):
@@ -81,7 +79,7 @@ class LanguageModel(keras.Model):
             center = SIGMA_CENTER[layers]
         self.embedding = keras.layers.Embedding(len(counts), units)
         self.recurrent = [
-            common.recurrent_layer(
+            cells.recurrent_layer(
                 cell,
                 units,
                 {
@@ -135,7 +133,7 @@ class LanguageModel(keras.Model):
             for weight in layer.trainable_variables:
                 if weight.name not in ("kernel", "bias"):
                     count += int(np.prod(weight.shape))
-            count -= common.count_idle(layer)
+            count -= cells.count_idle(layer)
         return count
 
 
@@ -188,7 +186,7 @@ def train(row, parts, counts, args):
     keras.utils.clear_session()
     keras.utils.set_random_seed(args.seed)
     folder = args.out / row
-    common.write_command(folder, args)
+    records.write_command(folder, args)
     x, y = datasets.stateful_batches(parts[0], args.batch, args.steps)
     model = compiled(row, counts, args, len(x) // args.batch)
     fitting.fit_epochs(
@@ -209,7 +207,7 @@ def train(row, parts, counts, args):
     found = [perplexity(model, tokens, args) for tokens in parts]
     names = ("train", "validation", "test")
     result = dict(zip(names, found), weights=model.recurrent_weights())
-    common.write_json(folder / "result.json", result)
+    records.write_json(folder / "result.json", result)
     return result
 
 
@@ -226,7 +224,7 @@ def table(out):
             ours = json.loads(path.read_text())
             weights, train_of_paper, test_of_paper = paper
             lines.append(
-                f"| {common.NAMES[cell]} ({layers}, {units}) "
+                f"| {cells.NAMES[cell]} ({layers}, {units}) "
                 f"| {ours['weights']:,} | {weights} | {ours['train']:.1f} "
                 f"| {train_of_paper} | {ours['validation']:.1f} "
                 f"| {ours['test']:.1f} | {test_of_paper} |"
@@ -241,10 +239,10 @@ def print_timings(tokens, counts, args):
     whole = argparse.Namespace(**{**vars(args), "frequent": len(counts)})
     for row in args.rows:
         steps = {
-            name: common.training_step(compiled(row, counts, options), x, y)
+            name: training_step(compiled(row, counts, options), x, y)
             for name, options in (("sample", args), ("all words", whole))
         }
-        seconds = common.median_seconds(steps)
+        seconds = median_seconds(steps)
         for name, second in seconds.items():
             print(f"{row:>11}, {name:<9}: {1e3 * second:.0f} ms a step")
 
@@ -255,10 +253,10 @@ def draw(args):
     for row, (cell, layers, *_) in TABLE_3.items():
         if (args.out / row / "result.json").exists():
             count = "1 layer" if layers == 1 else f"{layers} layers"
-            label = f"{common.NAMES[cell]}, {count}"
+            label = f"{cells.NAMES[cell]}, {count}"
             logs[label] = args.out / row / "log.csv"
     figure = plotting.learning_curves(logs, metric="perplexity", log_scale=True)
-    common.save_figure(figure, args.out / "perplexity.png")
+    records.save_figure(figure, args.out / "perplexity.png")
 
 
 def main():

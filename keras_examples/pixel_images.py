@@ -1,4 +1,4 @@
-"""Recurrent networks read images pixel by pixel and name what they show.
+"""Recurrent networks read images pixel by pixel and classify them.
 
     python keras_examples/pixel_images.py                  # 8x8 digits
     python keras_examples/pixel_images.py --data mnist     # 784 steps
@@ -9,21 +9,25 @@ Trains a Spectral-RNN, or the cells that are named, with a validation split,
 goes back to the best validation epoch, prints a table, draws figures, exports
 the first network as a SavedModel and checks it in a process that cannot import
 tf_spectral. A stopped training goes on where it was when the same command is
-given again. After Zhang et al., 2018, section 7.2; their oRNN has twice the
+given again. `--bound` logs the generalization bound of theorem 5 for simple
+recurrent cells. After Zhang et al., 2018, section 7.2; their oRNN has twice the
 units and reflectors.
 """
 
-import argparse
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-import common
-import fitting
 import keras
 import numpy as np
 
+from support import arguments
+from support import cells
+from support import fitting
+from support import records
+from support.timing import median_seconds
+from support.timing import training_step
 from tf_spectral import callbacks
 from tf_spectral import datasets
 from tf_spectral import files
@@ -54,13 +58,10 @@ DEFAULTS["fashion_mnist"] = DEFAULTS["mnist"]
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments.parser(__doc__, jit=True)
     add = parser.add_argument
     add("--data", choices=sorted(DEFAULTS), default="digits")
-    add("--cell", nargs="+", choices=common.CELLS, default=["spectral"])
+    add("--cell", nargs="+", choices=cells.CELLS, default=["spectral"])
     add("--permute", action="store_true", help="scramble the pixels")
     add("--units", type=int, default=128)
     add("--reflectors", type=int, default=16, help="in U and in V")
@@ -70,14 +71,10 @@ def parse_arguments():
     add("--batch", type=int)
     add("--epochs", type=int)
     add("--learning-rate", type=float)
-    add("--seed", type=int, default=0)
-    add("--jit", action="store_true", help="compile with XLA")
+    add("--bound", type=int, help="images that its margin is measured on")
     add("--out", type=pathlib.Path, help="default: results/pixel_<data>")
     add("--export", type=pathlib.Path, default=pathlib.Path("saved_models"))
-    args = parser.parse_args()
-    for name, value in DEFAULTS[args.data].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    args = arguments.parse(parser, DEFAULTS)
     args.name = f"pixel_{args.data}" + ("_permuted" if args.permute else "")
     args.out = args.out or pathlib.Path("results") / args.name
     return args
@@ -100,7 +97,7 @@ def build_model(cell, args, batches=1):
     model = keras.Sequential(
         [
             keras.Input((None, 1)),
-            common.recurrent_layer(cell, times * args.units, options, **kwargs),
+            cells.recurrent_layer(cell, times * args.units, options, **kwargs),
             keras.layers.Dense(10),
         ],
         name=cell,
@@ -117,11 +114,20 @@ def build_model(cell, args, batches=1):
     return model
 
 
+def bound_monitors(cell, x, y, args):
+    """Logs what theory promises of unseen images, epoch by epoch."""
+    simple = ("spectral", "orthogonal", "ornn", "simple", "irnn")
+    if args.bound is None or cell not in simple:
+        return []
+    batch = x[: args.bound], y[: args.bound]
+    return [callbacks.GeneralizationMonitor(*batch, examples=len(x))]
+
+
 def train(cell, data, args):
     """Fits a network; returns it at its best epoch, and its log."""
     keras.utils.set_random_seed(args.seed)
     folder = args.out / cell
-    common.write_command(folder, args)
+    records.write_command(folder, args)
     x, y = data["train"]
     model = build_model(cell, args, -(-len(x) // args.batch))
     model.summary()
@@ -130,6 +136,7 @@ def train(cell, data, args):
         x,
         y,
         folder,
+        callbacks=bound_monitors(cell, x, y, args),
         batch_size=args.batch,
         epochs=args.epochs,
         validation_data=data["validation"],
@@ -155,7 +162,7 @@ def table(models, logs, data):
             values = keras.ops.convert_to_numpy(values)
             sigma = f"[{values.min():.5f}, {values.max():.5f}]"
         lines.append(
-            f"| {common.NAMES[cell]} | {common.count_weights(model):,} "
+            f"| {cells.NAMES[cell]} | {cells.count_weights(model):,} "
             f"| {accuracy:.4f} | {validation[best]:.4f} | {best + 1} "
             f"| {sigma} |"
         )
@@ -164,12 +171,11 @@ def table(models, logs, data):
 
 def print_timings(batch, args):
     """Median milliseconds of a training step, timed in turn."""
-    cells = dict.fromkeys((*args.cell, "simple"))
     steps = {
-        cell: common.training_step(build_model(cell, args), *batch)
-        for cell in cells
+        cell: training_step(build_model(cell, args), *batch)
+        for cell in dict.fromkeys((*args.cell, "simple"))
     }
-    seconds = common.median_seconds(steps, warmup=2)
+    seconds = median_seconds(steps, warmup=2)
     for cell, second in seconds.items():
         print(
             f"training step, {cell:<13} {second * 1e3:.1f} ms"
@@ -178,17 +184,17 @@ def print_timings(batch, args):
 
 
 def draw(logs, flows, args, metrics=("accuracy", "loss")):
-    logs = {common.NAMES[cell]: log for cell, log in logs.items()}
+    logs = {cells.NAMES[cell]: log for cell, log in logs.items()}
     for metric in metrics:
         figure = plotting.learning_curves(logs, metric=metric)
-        common.save_figure(figure, args.out / f"{metric}.png")
-    spectral = common.NAMES["spectral"]
+        records.save_figure(figure, args.out / f"{metric}.png")
+    spectral = cells.NAMES["spectral"]
     if spectral in logs:
         figure = plotting.singular_values(logs[spectral])
-        common.save_figure(figure, args.out / "singular_values.png")
+        records.save_figure(figure, args.out / "singular_values.png")
     if flows:
         figure = plotting.gradient_flow(flows)
-        common.save_figure(figure, args.out / "gradient_flow.png")
+        records.save_figure(figure, args.out / "gradient_flow.png")
     print(f"\nfigures: {args.out}/*.png")
 
 
@@ -201,7 +207,7 @@ def export(model, x, args):
     with tempfile.TemporaryDirectory() as folder:
         expected = pathlib.Path(folder) / "expected.npz"
         np.savez(expected, x=x, y=model.predict(x, verbose=0))
-        check = pathlib.Path(__file__).with_name("check_export.py")
+        check = pathlib.Path(__file__).parent / "support" / "check_export.py"
         subprocess.run(
             [sys.executable, str(check), str(path), str(expected)], check=True
         )
@@ -209,7 +215,7 @@ def export(model, x, args):
 
 def main():
     args = parse_arguments()
-    common.write_command(args.out, args)
+    records.write_command(args.out, args)
     parts = datasets.pixel_images(
         args.data, permute=args.permute, seed=args.seed
     )
@@ -217,13 +223,13 @@ def main():
     batch = [part[: args.batch] for part in data["train"]]
     norms = callbacks.gradient_norms_over_time
     flows = {
-        f"{common.NAMES[cell]}, start": norms(build_model(cell, args), *batch)
+        f"{cells.NAMES[cell]}, start": norms(build_model(cell, args), *batch)
         for cell in dict.fromkeys((*args.cell, "simple", "lstm"))
     }
     models, logs = {}, {}
     for cell in args.cell:
         models[cell], logs[cell] = train(cell, data, args)
-        flows[f"{common.NAMES[cell]}, trained"] = norms(models[cell], *batch)
+        flows[f"{cells.NAMES[cell]}, trained"] = norms(models[cell], *batch)
     results = table(models, logs, data)
     files.write_text(args.out / "table.md", results)
     print("\n" + results)

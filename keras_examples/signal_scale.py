@@ -8,12 +8,12 @@ layer of singular value c is c times that at 1: printed is the c at which it
 neither grows nor shrinks, beside the gain of `sigma_center="auto"`.
 """
 
-import argparse
 import math
 
 import keras
 import numpy as np
 
+from support import arguments
 from tf_spectral import initializers
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.parametrizations import SVD
@@ -44,17 +44,13 @@ def needed_center(start, reflectors, activation, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments.parser(__doc__)
     add = parser.add_argument
     add("--layers", type=int, default=100)
     add("--units", type=int, default=128)
     add("--reflectors", type=int, nargs="+", default=[16, 128])
     add("--batch", type=int, default=256)
-    add("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = arguments.parse(parser)
     activations = {
         "ReLU": keras.layers.ReLU(),
         "leaky ReLU 0.2": keras.layers.LeakyReLU(negative_slope=0.2),

@@ -1,12 +1,24 @@
-"""Every tier of the Lipschitz constants along one small training."""
+"""Lipschitz constants of a recurrent network, every tier along one training.
+
+    python keras_examples/spectral_descent_bounds.py
+    python keras_examples/spectral_descent_bounds.py --tier global
+
+A small network is trained by full gradients, one weight after another. Every
+tier of its constants is drawn beside the largest curvature that can be found,
+and the decrease of the loss that each step was sure of beside the one it had.
+
+After Liu, Hsieh and Cevher, "A novel optimization method for recurrent neural
+network by non-Euclidean geometry".
+"""
 
 import csv
 
-import common
 import keras
 import numpy as np
 from keras import ops
 
+from support import arguments
+from support import records
 from tf_spectral import files
 from tf_spectral import plotting
 from tf_spectral.backend.gradients import compiled_gradient
@@ -21,20 +33,18 @@ WEIGHTS = ("input", "recurrent", "output")
 TIERS = ("global", "vector", "tensor", "paper")
 
 
-def main(args):
-    x, y = make_task(args)
-    model = build_model(args)
-    estimator = LipschitzEstimator(x, y, every=1, tier=args.tier, safety=1.0)
-    watcher = Watcher(x, y, args)
-    model.fit(
-        x,
-        y,
-        batch_size=len(x),
-        epochs=args.updates,
-        callbacks=[estimator, watcher, keras.callbacks.TerminateOnNaN()],
-        verbose=0,
-    )
-    report(watcher.rows, args)
+def parse_arguments():
+    parser = arguments.parser(__doc__, out="results/spectral_descent/bounds")
+    add = parser.add_argument
+    add("--units", type=int, default=6)
+    add("--symbols", type=int, default=4, help="different inputs and labels")
+    add("--length", type=int, default=8)
+    add("--batch", type=int, default=32)
+    add("--updates", type=int, default=300)
+    add("--tier", choices=("vector", "tensor", "global"), default="vector")
+    add("--activation", choices=("tanh", "sigmoid"), default="tanh")
+    add("--every", type=int, default=10, help="updates between curvatures")
+    return arguments.parse(parser)
 
 
 def make_task(args):
@@ -212,7 +222,7 @@ def draw(log, args):
             ylabel="Constant in the spectral norm",
             dashed=['tier="paper"'],
         )
-        common.save_figure(figure, args.out / f"constants_{name}.png")
+        records.save_figure(figure, args.out / f"constants_{name}.png")
     # One weight after another: each third row is of the same one.
     decreases = {
         f"{name}, {label}": {
@@ -233,5 +243,28 @@ def draw(log, args):
         ylabel="Decrease (nats)",
         dashed=[label for label in decreases if label.endswith("certified")],
     )
-    common.save_figure(figure, args.out / "decrease.png")
+    records.save_figure(figure, args.out / "decrease.png")
     print(f"figures: {args.out}/*.png")
+
+
+def main():
+    args = parse_arguments()
+    records.write_command(args.out, args, fixed=True)
+    keras.utils.set_random_seed(args.seed)
+    x, y = make_task(args)
+    model = build_model(args)
+    estimator = LipschitzEstimator(x, y, every=1, tier=args.tier, safety=1.0)
+    watcher = Watcher(x, y, args)
+    model.fit(
+        x,
+        y,
+        batch_size=len(x),
+        epochs=args.updates,
+        callbacks=[estimator, watcher, keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+    )
+    report(watcher.rows, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,30 @@
-"""Optimizers of one recurrent network on the next character of a text."""
+"""Spectral descent and other optimizers on the next character of a text.
+
+    python keras_examples/spectral_descent_text.py
+    python keras_examples/spectral_descent_text.py --text my.txt
+
+Spectral descent and its preconditioned forms beside SGD, Adam and Keras' Muon:
+one recurrent network, the same number of updates, each optimizer with its best
+step size from a grid, averaged over seeds. Without `--text` it reads
+Shakespeare from $TF_SPECTRAL_DATA, or else Python's own manual, which every
+installation has.
+
+After Liu, Hsieh and Cevher, "A novel optimization method for recurrent neural
+network by non-Euclidean geometry", and Carlson et al., 2015.
+"""
 
 import os
 import pathlib
 import pydoc_data.topics
 import tempfile
 
-import common
 import keras
 import numpy as np
 
+from support import arguments
+from support import records
+from support.timing import median_seconds
+from support.timing import training_step
 from tf_spectral import datasets
 from tf_spectral import files
 from tf_spectral import plotting
@@ -55,25 +71,21 @@ NAMES = {
 STEPS = 50
 
 
-def main(args):
-    tokens, vocabulary = read_text(args.text)
-    cut = int(0.9 * len(tokens))
-    parts = [
-        datasets.stateful_batches(part, args.batch, args.length)
-        for part in (tokens[:cut], tokens[cut:])
-    ]
-    print(f"{len(tokens)} characters, {len(vocabulary)} different ones")
-    curves, summary = {}, {}
-    for method in args.method:
-        rate, grid = best_rate(method, parts, len(vocabulary), args)
-        runs = [
-            fit(method, rate, seed, parts, len(vocabulary), args)
-            for seed in range(args.seeds)
-        ]
-        curves[method] = mean_of(runs)
-        summary[method] = {"rate": rate, "grid": grid}
-    seconds = step_seconds(parts, len(vocabulary), summary, args)
-    report(curves, summary, seconds, args)
+def parse_arguments():
+    parser = arguments.parser(
+        __doc__, out="results/spectral_descent/text", seed=False
+    )
+    add = parser.add_argument
+    add("--text", help="a text file")
+    add("--units", type=int, default=128)
+    add("--length", type=int, default=50)
+    add("--batch", type=int, default=32)
+    add("--updates", type=int, default=2000)
+    add("--grid-updates", type=int, default=400)
+    add("--seeds", type=int, default=3)
+    methods = list(METHODS)
+    add("--method", nargs="+", choices=methods, default=methods)
+    return arguments.parse(parser)
 
 
 def read_text(path):
@@ -201,8 +213,8 @@ def step_seconds(parts, classes, summary, args):
     for method, found in summary.items():
         model = build_model(method, found["rate"], classes, 0, args)
         model.fit(*batch, callbacks=estimators(method, *batch, args), verbose=0)
-        steps[method] = common.training_step(model, *batch)
-    return common.median_seconds(steps, calls=10)
+        steps[method] = training_step(model, *batch)
+    return median_seconds(steps, calls=10)
 
 
 def report(curves, summary, seconds, args):
@@ -223,7 +235,7 @@ def report(curves, summary, seconds, args):
                 beside, log, "%.6g", ",", header="update,loss", comments=""
             )
     path = args.out / "summary.json"
-    common.write_json(path, summary)
+    records.write_json(path, summary)
     draw(curves, seconds, args)
 
 
@@ -234,7 +246,7 @@ def draw(curves, seconds, args):
         for method, columns in curves.items()
     }
     figure = plotting.update_curves(logs, ylabel="Loss (nats a character)")
-    common.save_figure(figure, args.out / "loss.png")
+    records.save_figure(figure, args.out / "loss.png")
     logs = {
         NAMES[method]: {
             "update": columns["update"] * seconds[method],
@@ -248,5 +260,32 @@ def draw(curves, seconds, args):
         xlabel="Seconds of training",
         ylabel="Loss (nats a character)",
     )
-    common.save_figure(figure, args.out / "loss_by_time.png")
+    records.save_figure(figure, args.out / "loss_by_time.png")
     print(f"figures: {args.out}/*.png")
+
+
+def main():
+    args = parse_arguments()
+    records.write_command(args.out, args, fixed=True)
+    tokens, vocabulary = read_text(args.text)
+    cut = int(0.9 * len(tokens))
+    parts = [
+        datasets.stateful_batches(part, args.batch, args.length)
+        for part in (tokens[:cut], tokens[cut:])
+    ]
+    print(f"{len(tokens)} characters, {len(vocabulary)} different ones")
+    curves, summary = {}, {}
+    for method in args.method:
+        rate, grid = best_rate(method, parts, len(vocabulary), args)
+        runs = [
+            fit(method, rate, seed, parts, len(vocabulary), args)
+            for seed in range(args.seeds)
+        ]
+        curves[method] = mean_of(runs)
+        summary[method] = {"rate": rate, "grid": grid}
+    seconds = step_seconds(parts, len(vocabulary), summary, args)
+    report(curves, summary, seconds, args)
+
+
+if __name__ == "__main__":
+    main()

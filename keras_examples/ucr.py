@@ -17,16 +17,16 @@ smallest mean validation loss. What is finished is kept in `runs.csv`; a stopped
 run goes on from there, and one with other choices is added.
 """
 
-import argparse
 import math
-import pathlib
 
-import common
 import keras
 import numpy as np
 import tensorflow as tf
-import ucr_paper
 
+from support import arguments
+from support import cells
+from support import records
+from support import ucr_paper
 from tf_spectral import datasets
 from tf_spectral import files
 from tf_spectral.initializers import GaussianReflectors
@@ -39,10 +39,7 @@ FIELDS = (*KEY, "accuracy", "validation", "loss", "best_epoch", "weights")
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments.parser(__doc__, out="results/ucr", seed=False)
     add = parser.add_argument
     add("--folder", help="default: $TF_SPECTRAL_DATA/ucr")
     add("--sets", nargs="+", help="default: all that are found")
@@ -57,8 +54,7 @@ def parse_arguments():
     add("--epochs", type=int, nargs="+", default=[80])
     add("--batches", type=int, default=50, help="of an epoch")
     add("--batch", type=int, default=32)
-    add("--out", type=pathlib.Path, default=pathlib.Path("results/ucr"))
-    return parser.parse_args()
+    return arguments.parse(parser)
 
 
 def features_of_a_step(length):
@@ -105,7 +101,7 @@ def build_model(cell, updates, rate, noise, shape, classes, args):
         [
             keras.Input(shape),
             *noisy,
-            common.recurrent_layer(cell, args.units, options),
+            cells.recurrent_layer(cell, args.units, options),
             keras.layers.Dense(classes),
         ]
     )
@@ -147,7 +143,7 @@ def run(name, cell, epochs, rate, noise, seed, args):
     _, accuracy = model.evaluate(batches_of(*test), verbose=0)
     epoch = int(np.nanargmin(history["val_error"]))
     validation = (history["val_accuracy"][epoch], history["val_loss"][epoch])
-    found = (accuracy, *validation, epoch + 1, common.count_weights(model))
+    found = (accuracy, *validation, epoch + 1, cells.count_weights(model))
     row = (name, cell, epochs, rate, noise, seed, *found)
     return dict(zip(FIELDS, row, strict=True))
 
@@ -208,7 +204,7 @@ def main():
         for rate in args.rates
         for noise in args.noise
     ]
-    rows = common.run_all(plan, run, args, key=KEY)
+    rows = records.run_all(plan, run, args, key=KEY)
     table = ucr_paper.table(chosen(rows), names, args.cell, CHOICES)
     files.write_text(args.out / "table.md", table)
     print("\n" + table)

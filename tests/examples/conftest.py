@@ -1,7 +1,3 @@
-"""The examples import each other as scripts do, from their own folder."""
+"""The package of the examples tells where their helpers are."""
 
-import pathlib
-import sys
-
-FOLDER = pathlib.Path(__file__).parents[2] / "keras_examples"
-sys.path.insert(0, str(FOLDER))
+import keras_examples  # noqa: F401

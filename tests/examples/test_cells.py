@@ -2,11 +2,12 @@
 
 import argparse
 
-import common
 import keras
 import numpy as np
 import pytest
 
+from support import cells
+from support import records
 from tf_spectral.initializers import GaussianReflectors
 
 OPTIONS = {
@@ -16,22 +17,22 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("cell", common.CELLS)
+@pytest.mark.parametrize("cell", cells.CELLS)
 def test_each_cell_reads_a_sequence(cell):
-    layer = common.recurrent_layer(cell, 5, OPTIONS, return_sequences=True)
+    layer = cells.recurrent_layer(cell, 5, OPTIONS, return_sequences=True)
     assert layer(np.ones((2, 4, 3), "float32")).shape == (2, 4, 5)
 
 
-@pytest.mark.parametrize("cell", common.CELLS)
+@pytest.mark.parametrize("cell", cells.CELLS)
 def test_each_cell_takes_an_initializer_of_the_input_kernel(cell):
-    layer = common.recurrent_layer(cell, 5, OPTIONS, kernel_initializer="zeros")
+    layer = cells.recurrent_layer(cell, 5, OPTIONS, kernel_initializer="zeros")
     layer.build((None, None, 3))
     assert not np.any(keras.ops.convert_to_numpy(layer.cell.kernel))
 
 
 @pytest.mark.parametrize("cell", ["orthogonal", "ornn"])
 def test_orthogonal_cells_have_no_free_singular_value(cell):
-    layer = common.recurrent_layer(cell, 5, OPTIONS)
+    layer = cells.recurrent_layer(cell, 5, OPTIONS)
     layer.build((None, None, 3))
     names = [v.name for v in layer.trainable_variables]
     assert not any("sigma" in name for name in names)
@@ -39,9 +40,9 @@ def test_orthogonal_cells_have_no_free_singular_value(cell):
 
 
 def test_the_activation_is_that_of_spectral_cells():
-    layer = common.recurrent_layer("ornn", 5, OPTIONS, activation="relu")
+    layer = cells.recurrent_layer("ornn", 5, OPTIONS, activation="relu")
     assert layer.activation is keras.activations.relu
-    layer = common.recurrent_layer("lstm", 5, OPTIONS, activation="relu")
+    layer = cells.recurrent_layer("lstm", 5, OPTIONS, activation="relu")
     assert layer.activation is keras.activations.tanh
 
 
@@ -50,34 +51,34 @@ def test_results_of_another_command_are_not_written_over(tmp_path):
         values = {"units": 5, "out": tmp_path, "cell": ["spectral"]}
         return argparse.Namespace(**{**values, **changes})
 
-    common.write_command(tmp_path, args())
+    records.write_command(tmp_path, args())
     # Nothing was made yet.
-    common.write_command(tmp_path, args(units=6))
+    records.write_command(tmp_path, args(units=6))
     (tmp_path / ".part-log.csv").write_text("half")
-    common.write_command(tmp_path, args())
+    records.write_command(tmp_path, args())
     for result in ("log.csv", "runs.csv", "copying.png"):
         (tmp_path / result).write_text("kept")
-        common.write_command(tmp_path, args(cell=["lstm"], out="x", seeds=9))
-        common.write_command(tmp_path, args())
+        records.write_command(tmp_path, args(cell=["lstm"], out="x", seeds=9))
+        records.write_command(tmp_path, args())
         for other in ({"units": 6}, {"rate": 1.0}):
             with pytest.raises(SystemExit, match=f"{result}.*other settings"):
-                common.write_command(tmp_path, args(**other))
+                records.write_command(tmp_path, args(**other))
         with pytest.raises(SystemExit, match="other settings"):
-            common.write_command(tmp_path, args(cell=["lstm"]), fixed=True)
+            records.write_command(tmp_path, args(cell=["lstm"]), fixed=True)
         for damaged in ("", "{", "[]"):
             (tmp_path / "command.json").write_text(damaged)
             with pytest.raises(SystemExit, match="other settings"):
-                common.write_command(tmp_path, args())
+                records.write_command(tmp_path, args())
         (tmp_path / "command.json").unlink()
         with pytest.raises(SystemExit, match="other settings"):
-            common.write_command(tmp_path, args())
+            records.write_command(tmp_path, args())
         (tmp_path / result).unlink()
-        common.write_command(tmp_path, args())
+        records.write_command(tmp_path, args())
     for units in (6, 7):
-        common.write_command(tmp_path, args(units=units), without=("units",))
+        records.write_command(tmp_path, args(units=units), without=("units",))
         (tmp_path / "table_6.md").write_text("kept")
     with pytest.raises(SystemExit, match="is a file"):
-        common.write_command(tmp_path / ".part-log.csv", args())
+        records.write_command(tmp_path / ".part-log.csv", args())
 
 
 def test_trainings_that_are_done_are_not_done_again(tmp_path):
@@ -91,7 +92,7 @@ def test_trainings_that_are_done_are_not_done_again(tmp_path):
     plan = [(name, seed) for name in "ab" for seed in (1, 2)]
 
     def all_rows():
-        return common.run_all(plan, run, args, key=("name", "seed"))
+        return records.run_all(plan, run, args, key=("name", "seed"))
 
     rows = all_rows()
     assert done == plan and rows == all_rows()

@@ -4,12 +4,13 @@ import argparse
 import csv
 import sys
 
-import deep_mlp
 import keras
-import multilabel
 import numpy as np
 import pytest
 
+from keras_examples import deep_mlp
+from keras_examples import multilabel
+from support import deep_networks
 from tf_spectral.layers import SpectralDense
 
 
@@ -21,6 +22,7 @@ def options(**changes):
         "reflector_scale": 0.1,
         "sigma_center": 1.05,
         "sigma_radius": 0.1,
+        "sigma_penalty": None,
         "slope": 0.2,
     }
     return argparse.Namespace(**{**defaults, **changes})
@@ -28,11 +30,11 @@ def options(**changes):
 
 def network(kind, **changes):
     inputs = keras.Input((3,))
-    hidden = deep_mlp.hidden_layers(kind, inputs, options(**changes))
+    hidden = deep_networks.hidden_layers(kind, inputs, options(**changes))
     return keras.Model(inputs, hidden)
 
 
-@pytest.mark.parametrize("kind", deep_mlp.KINDS)
+@pytest.mark.parametrize("kind", deep_networks.KINDS)
 @pytest.mark.parametrize("layers", [1, 2, 6, 7])
 def test_there_are_as_many_layers_as_were_asked_for(kind, layers):
     model = network(kind, layers=layers)
@@ -58,9 +60,23 @@ def test_a_residual_branch_starts_from_nothing():
     )
 
 
+def test_a_penalty_takes_the_place_of_bounds():
+    model = network("spectral_resnet", sigma_penalty=0.5)
+    spectral = [x for x in model.layers if isinstance(x, SpectralDense)]
+    for layer, center in zip(spectral, [1.05, 0.0] * 3, strict=True):
+        config = layer.get_config()
+        assert config["sigma_mode"] == "free"
+        assert config["sigma_center"] == center
+        (sigma,) = (v for v in layer.variables if "sigma" in v.name)
+        sigma.assign(np.full(5, center + 2.0))
+    # 6 layers of 5 values, each 2 away: 0.5 * 4 for each.
+    total = sum(float(loss) for loss in model.losses)
+    np.testing.assert_allclose(total, 6 * 5 * 0.5 * 4, rtol=1e-5)
+
+
 def test_dropout_follows_each_activation():
     inputs = keras.Input((3,))
-    hidden = deep_mlp.hidden_layers("mlp", inputs, options(), dropout=0.1)
+    hidden = deep_networks.hidden_layers("mlp", inputs, options(), dropout=0.1)
     model = keras.Model(inputs, hidden)
     rates = [
         x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)

@@ -13,8 +13,8 @@ from tf_spectral.optimizers import DSGD
 if keras.backend.backend() != "tensorflow":
     pytest.skip("TensorFlow only", allow_module_level=True)
 
-import dsgd_full_batch
-import dsgd_images
+from keras_examples import dsgd_images
+from support import full_batch
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(12, 3)).astype("float32")
@@ -28,7 +28,7 @@ def trainer():
     smoothness = LayerwiseSmoothness.from_model(
         model, input_norm=2.0, residual=1.0, loss=SumOfSquares()
     )
-    return dsgd_full_batch.FullBatchTrainer(
+    return full_batch.FullBatchTrainer(
         model, DSGD(smoothness=smoothness), SumOfSquares(dtype="float64"), 5
     )
 
@@ -36,7 +36,7 @@ def trainer():
 def run(trainer, folder, updates):
     folder.mkdir(exist_ok=True)
     trainer.restart(1.0)
-    run = dsgd_full_batch.FullBatchRun(trainer, folder, True, 2, save_every=3)
+    run = full_batch.FullBatchRun(trainer, folder, True, 2, save_every=3)
     return run.run([(X, Y)], (X, Y), updates)
 
 
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_with_its_bound(trainer, tmp_path, monkeypatch):
             def kill(*args):
                 raise KeyboardInterrupt
 
-            patch.setattr(dsgd_full_batch.FullBatchRun, "_update", kill)
+            patch.setattr(full_batch.FullBatchRun, "_update", kill)
             with pytest.raises(KeyboardInterrupt):
                 run(trainer, folder, 8)
             assert len(plotting.read_log(folder / "log.csv")["update"]) >= 3

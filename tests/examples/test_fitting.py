@@ -2,11 +2,11 @@
 
 import shutil
 
-import fitting
 import keras
 import numpy as np
 import pytest
 
+from support import fitting
 from tf_spectral import plotting
 from tf_spectral.callbacks.backup import saved_states
 from tf_spectral.layers import SpectralDense

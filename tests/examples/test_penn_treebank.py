@@ -6,8 +6,9 @@ import sys
 
 import keras
 import numpy as np
-import penn_treebank
 import pytest
+
+from keras_examples import penn_treebank
 
 WORDS = "a b c d e f g h".split()
 

@@ -3,7 +3,8 @@
 import sys
 
 import pytest
-import redraw
+
+from support import redraw
 
 
 @pytest.mark.slow

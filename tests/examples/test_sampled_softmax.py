@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from sampled_softmax import SampledSoftmax
+
+from support.sampled_softmax import SampledSoftmax
 
 WORDS, UNITS = 50, 6
 COUNTS = np.arange(WORDS + 30, 30, -1)

@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-import ucr
-import ucr_paper
+
+from keras_examples import ucr
+from support import ucr_paper
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Draws the figures of docs/results again, from the logs that are kept there.
 
-    python keras_examples/redraw.py                # into docs/results
-    python keras_examples/redraw.py --out folder
+    python -m keras_examples.support.redraw        # into docs/results
+    python -m keras_examples.support.redraw --out folder
 
 Figures of models and gradients that were not kept stay as they are.
 """
@@ -12,20 +12,22 @@ import json
 import pathlib
 import shutil
 
-import common
-import deep_mlp
-import dsgd_report
-import multilabel
-import orthogonal_report
-import penn_treebank
-import pixel_images
-import spectral_descent_bounds
-import spectral_descent_text
-
+from keras_examples import deep_mlp
+from keras_examples import dsgd_images
+from keras_examples import multilabel
+from keras_examples import orthogonal_copying
+from keras_examples import penn_treebank
+from keras_examples import pixel_images
+from keras_examples import spectral_descent_bounds
+from keras_examples import spectral_descent_text
+from support import arguments
+from support import cells
+from support import tasks
+from support.deep_networks import KINDS
 from tf_spectral import datasets
 from tf_spectral import plotting
 
-RESULTS = pathlib.Path(__file__).parents[1] / "docs" / "results"
+RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 NORMS = (1, 2, "inf")
 
 
@@ -47,8 +49,8 @@ def draw_recurrent(out):
     folder = out / "copying"
     baseline = datasets.copying_baseline(1000)
     path = folder / "copying.png"
-    logs = logs_of(folder, common.CELLS)
-    common.report(logs, baseline, "Cross-entropy", path)
+    logs = logs_of(folder, cells.CELLS)
+    tasks.report(logs, baseline, "Cross-entropy", path)
     digits = {"spectral": out / "pixel_digits" / "log.csv"}
     pixel_images.draw(digits, {}, settings(out / "pixel_digits"))
     for name, *metrics in (
@@ -56,7 +58,7 @@ def draw_recurrent(out):
         ("pixel_digits_cells", "accuracy"),
     ):
         folder = out / name
-        logs = logs_of(folder, common.CELLS)
+        logs = logs_of(folder, cells.CELLS)
         pixel_images.draw(logs, {}, settings(folder), metrics)
     penn_treebank.draw(settings(out / "ptb"))
 
@@ -65,13 +67,13 @@ def draw_deep(out):
     """Networks of a hundred layers, several labels."""
     folder = out / "deep_mlp_mnist"
     for layers in (64, 100):
-        logs = logs_of(folder, [f"{kind}_{layers}" for kind in deep_mlp.KINDS])
+        logs = logs_of(folder, [f"{kind}_{layers}" for kind in KINDS])
         logs = {name.rsplit("_", 1)[0]: log for name, log in logs.items()}
         deep_mlp.draw(logs, settings(folder, layers=layers))
     folder = out / "multilabel_bibtex"
     with open(folder / "runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    kinds = list(deep_mlp.KINDS)
+    kinds = list(KINDS)
     args = settings(folder, layers=[8, 32], kind=kinds)
     multilabel.report(rows, args)
 
@@ -93,9 +95,9 @@ def draw_dsgd(out):
             logs["sgd", None] = folder / "sgd" / "log.csv"
         args = settings(folder, norms=NORMS)
         args.limit = 0 if args.limit == "None" else int(args.limit)
-        draw = dsgd_report.draw_batch
+        draw = dsgd_images.draw_batch
         if args.mode == "stochastic":
-            draw = dsgd_report.stochastic
+            draw = dsgd_images.report_stochastic
         draw(logs, args)
 
 
@@ -106,11 +108,11 @@ def draw_orthogonal(out):
         args = settings(folder)
         args.steps, args.length = int(args.steps), int(args.length)
         logs = {}
-        for method in orthogonal_report.NAMES:
+        for method in orthogonal_copying.METHODS:
             paths = sorted(folder.glob(f"{method}_seed*/log.csv"))
             if paths:
                 logs[method] = paths
-        orthogonal_report.summarize(logs, args)
+        orthogonal_copying.summarize(logs, args)
 
 
 def draw_spectral_descent(out):
@@ -129,12 +131,8 @@ def draw_spectral_descent(out):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    args = parser.parse_args()
+    parser = arguments.parser(__doc__, out=str(RESULTS), seed=False)
+    args = arguments.parse(parser)
     if args.out != RESULTS:
         shutil.copytree(RESULTS, args.out, dirs_exist_ok=True)
     for draw in (

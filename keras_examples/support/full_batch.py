@@ -1,4 +1,4 @@
-"""Training with the gradient of a whole set, for `dsgd_images.py`.
+"""Training with the gradient of a whole set.
 
 TensorFlow only: Keras' `fit` has no step that sees more than a batch. The
 gradient is summed over chunks, so that memory does not grow with the set.
@@ -17,7 +17,6 @@ from tf_spectral import plotting
 from tf_spectral.callbacks.backup import load_state
 from tf_spectral.callbacks.backup import save_state
 from tf_spectral.callbacks.backup import saved_states
-from tf_spectral.callbacks.monitor import short_variable_names
 
 
 class FullBatchTrainer:
@@ -117,7 +116,10 @@ class FullBatchRun:
         self.log = folder / "log.csv"
         self._certified = certified
         self._evaluate_every, self._save_every = evaluate_every, save_every
-        self._blocks = short_variable_names(trainer.model.trainable_variables)
+        self._blocks = [
+            "/".join(v.path.split("/")[-2:])
+            for v in trainer.model.trainable_variables
+        ]
         self._first_loss, self._least = None, np.inf
         self.fields = [
             *("update", "loss", "accuracy", "test_accuracy", "block"),
