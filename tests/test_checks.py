@@ -187,6 +187,18 @@ def test_messages():
         checks.fraction("it", 1)
     with pytest.raises(ValueError, match=r"\(1, 2, 'inf'\), Received: it=3"):
         checks.norm("it", 3)
+    # The ends of single precision are told to those who are beyond them.
+    for value in (0, -1.0, "x", NAN):
+        with pytest.raises(ValueError, match="Expected it > 0, Received"):
+            checks.positive("it", value)
+    with pytest.raises(ValueError, match="Expected it >= 0.0, Received"):
+        checks.non_negative("it", -1)
+    with pytest.raises(ValueError, match="Expected it >= 1.17.*e-38, Received"):
+        checks.positive("it", 1e-40)
+    with pytest.raises(
+        ValueError, match="Expected it > 0 and it <= 3.40.*e.38, Rec"
+    ):
+        checks.positive("it", 1e40)
 
 
 def test_a_generator_for_a_seed_where_asked_for():

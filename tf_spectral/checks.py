@@ -140,6 +140,11 @@ def number(
         or (maximum is not None and not result <= maximum)
         or (below is not None and not result < below)
     ):
+        # Where floats end is news only to those whose number lies beyond.
+        if minimum == SMALLEST and not 0 < (result or 0) < SMALLEST:
+            minimum, above = None, 0
+        if maximum in (LARGEST, SQUARABLE) and not maximum < (result or 0):
+            maximum = None
         bounds = (
             (">=", minimum),
             (">", above),

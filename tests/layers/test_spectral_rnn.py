@@ -467,5 +467,12 @@ def test_initializers_that_need_equal_sides(name):
 
 
 def test_refuses_unknown_arguments():
-    with pytest.raises((TypeError, ValueError), match="recurrent_initializer"):
-        SpectralRNN(UNITS, recurrent_initializer="orthogonal")
+    with pytest.raises((TypeError, ValueError), match="surprise"):
+        SpectralRNN(UNITS, surprise=1)
+
+
+def test_refuses_what_a_free_matrix_would_have():
+    for name in ("recurrent_initializer", "recurrent_constraint"):
+        for kind in (SpectralRNN, SpectralRNNCell):
+            with pytest.raises(ValueError, match=f"`{name}` does not apply"):
+                kind(UNITS, **{name: "zeros"})

@@ -388,6 +388,21 @@ def test_layer_update_counter():
     assert counter.history["epoch"] == [-1, 0, 1, 2]
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_layer_update_counter_of_a_model_without_an_input(every):
+    """Its weights and the optimizer's are made by the first batch."""
+    model = keras.Sequential([keras.layers.Dense(2, name="out")])
+    model.compile(DSGD(smoothness="constant"), "mse", jit_compile=False)
+    counter = LayerUpdateCounter(every)
+    x, y = np.ones((20, 3), "float32"), np.ones((20, 2), "float32")
+    logs = model.fit(
+        x, y, batch_size=10, epochs=2, verbose=0, callbacks=[counter]
+    ).history
+    moved = np.add(logs["updates/out/kernel"], logs["updates/out/bias"])
+    assert moved.tolist() == [2, 2]
+    assert counter.history["epoch"][-2:] == [0, 1]
+
+
 def test_layer_update_counter_wants_dsgd():
     model = network()
     model.compile("sgd", "mse")

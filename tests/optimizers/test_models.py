@@ -254,7 +254,7 @@ def test_every_class_trains_under_xla(name):
 
 def test_dsgd_says_that_it_guesses_and_only_then():
     model = one_layer(None)
-    with pytest.warns(UserWarning, match="not certified.*from_model"):
+    with pytest.warns(UserWarning, match="not certified.*from_model.*loss="):
         DSGD().build(model.trainable_variables)
     smoothness = LayerwiseSmoothness.from_model(model, loss=LOSS)
     with warnings.catch_warnings():

@@ -141,7 +141,7 @@ def test_a_single_epoch_is_visible():
     ({}, 3, {"A": LOG, "B": 3}, {"A": {"B": 3}}, {"loss": [[1.0], [2.0]]}),
 )
 def test_learning_curves_of_no_log(logs):
-    with pytest.raises(ValueError, match=r"Argument `.*Expected.*Received"):
+    with pytest.raises(ValueError, match=r"`(logs|metric)`.*Expected.*Rec"):
         plotting.learning_curves(logs)
 
 

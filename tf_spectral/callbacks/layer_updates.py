@@ -33,7 +33,10 @@ class LayerUpdateCounter(EpochMonitor):
             `1`.
 
     Attributes:
-        history: Dict of lists: `"epoch"` and each of the names above.
+        history: Dict of lists: `"epoch"` has the epochs at which the
+            optimizer was read, from -1 (before the first training; of a model
+            that its first batch builds, from 0) on, and each of the names
+            above its values at them.
 
     Raises:
         ValueError: If `every` is no positive integer, and when training
@@ -68,11 +71,14 @@ class LayerUpdateCounter(EpochMonitor):
         optimizer = _dsgd(self.model)
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        self._names = short_variable_names(self.model.trainable_variables)
         self._counts = None
 
     def measure(self, epoch):
         optimizer = _dsgd(self.model)
+        if not optimizer.built:
+            # The first batch builds the model, and nothing was moved yet.
+            self._counts = self._skipped = 0
+            return None
         counts = ops.convert_to_numpy(optimizer.update_counts)
         skipped = int(ops.convert_to_numpy(optimizer.skipped_steps))
         if self._counts is None:
@@ -85,9 +91,8 @@ class LayerUpdateCounter(EpochMonitor):
                 stacklevel=2,
             )
             self._skipped = skipped
-        logs = {
-            f"updates/{name}": int(n) for name, n in zip(self._names, moved)
-        }
+        names = short_variable_names(self.model.trainable_variables)
+        logs = {f"updates/{name}": int(n) for name, n in zip(names, moved)}
         logs["local_gradient_norm"] = float(
             ops.convert_to_numpy(optimizer.local_gradient_norm)
         )

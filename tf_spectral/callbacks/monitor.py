@@ -35,7 +35,10 @@ class EpochMonitor(callbacks.Callback):
         """Called before the first measurement of a training."""
 
     def measure(self, epoch):
-        """Keeps a measurement and returns its logs, a dict of floats."""
+        """Keeps a measurement and returns its logs, a dict of floats.
+
+        `None` if there is nothing to be measured before the first epoch.
+        """
         raise NotImplementedError
 
     def on_train_begin(self, logs=None):
@@ -47,7 +50,7 @@ class EpochMonitor(callbacks.Callback):
             self._logged = self.measure(epoch - 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every == 0:
+        if self._logged is None or (epoch + 1) % self.every == 0:
             self._logged = self.measure(epoch)
         if logs is not None:
             logs.update(self._logged)

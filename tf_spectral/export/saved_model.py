@@ -157,7 +157,8 @@ def _stream(model, streaming):
     if any(isinstance(part, layers.RNN) for part in parts_of(model)):
         warnings.warn(
             f"The model '{model.name}' is exported without the signatures "
-            f"`step` and `initial_state`: {reason}.",
+            f"`step` and `initial_state`: {reason}. `streaming=False` leaves "
+            "them out without this warning.",
             stacklevel=3,
         )
     return None

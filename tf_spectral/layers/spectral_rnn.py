@@ -18,6 +18,9 @@ from tf_spectral.parametrizations.svd import SVD
 
 FORMS = ("auto", "dense", "low_rank")
 
+# Of a free matrix.
+_REFUSED_OPTIONS = ("recurrent_initializer", "recurrent_constraint")
+
 
 @register_keras_serializable("tf_spectral")
 class SpectralRNNCell(FastRNNCell):
@@ -118,7 +121,7 @@ class SpectralRNNCell(FastRNNCell):
         seed=None,
         **kwargs,
     ):
-        for name in ("recurrent_initializer", "recurrent_constraint"):
+        for name in _REFUSED_OPTIONS:
             if name in kwargs:
                 raise ValueError(
                     f"Argument `{name}` does not apply to a matrix that is "
@@ -201,7 +204,7 @@ class SpectralRNNCell(FastRNNCell):
 
     def get_config(self):
         config = super().get_config()
-        for key in ("recurrent_initializer", "recurrent_constraint"):
+        for key in _REFUSED_OPTIONS:
             del config[key]
         svd = self.recurrent.get_config()
         for key in (
@@ -323,7 +326,9 @@ class SpectralRNN(FastRNN):
         **kwargs,
     ):
         cell_options = {
-            key: kwargs.pop(key) for key in _CELL_OPTIONS if key in kwargs
+            key: kwargs.pop(key)
+            for key in (*_CELL_OPTIONS, *_REFUSED_OPTIONS)
+            if key in kwargs
         }
         cell = SpectralRNNCell(
             units,
@@ -429,7 +434,7 @@ class SpectralRNN(FastRNN):
         """
         new = cls.like(
             layer,
-            without=("recurrent_initializer", "recurrent_constraint"),
+            without=_REFUSED_OPTIONS,
             reflectors=reflectors,
             sigma_mode=sigma_mode,
             **kwargs,

@@ -92,9 +92,10 @@ class BlockConstants:
         self._warned = True
         paths = [path for path, no in zip(self._given.paths, unset) if no]
         warnings.warn(
-            f"{name} moves no weight that has no Lipschitz constant: {paths}. "
-            "Add `tf_spectral.callbacks.LipschitzEstimator` to the callbacks "
-            "of `fit`, or give numbers as `lipschitz`.",
+            f"{name} leaves these weights as they are, for want of their "
+            f"Lipschitz constants: {paths}. Add "
+            "`tf_spectral.callbacks.LipschitzEstimator` to the callbacks of "
+            "`fit`, or give numbers as `lipschitz`.",
             stacklevel=4,
         )
 

@@ -131,8 +131,8 @@ def warn_of_guessed_bounds():
     warnings.warn(
         "DSGD was given no `smoothness`: it guesses bounds of the curvature "
         "from the shapes of the variables. Its steps are not certified, and "
-        "the loss may rise. For certified steps pass "
-        "`smoothness=LayerwiseSmoothness.from_model(model)`.",
+        "the loss may rise. For certified steps pass `smoothness=tf_spectral."
+        "bounds.LayerwiseSmoothness.from_model(model, loss=...)`.",
         stacklevel=3,
     )
 
@@ -146,7 +146,8 @@ def check_square(variables, who):
             raise ValueError(
                 f"{who} moves square matrices. Expected shape (d, d) and one "
                 f"block under `Orthogonal`, Received: {variable.path} of shape "
-                f"{shape} with {blocks} blocks. `SRGD` takes these, too"
+                f"{shape} with {blocks} blocks. `SRGD` with its default metric "
+                "moves these, too"
             )
 
 

@@ -310,10 +310,11 @@ class SVD(layers.Layer):
         residual = relative_residual(kernel, spectral_matrix(u, sigma, v))
         if exact and not residual <= 1e-4:
             raise ValueError(
-                "The matrix was not found with so few reflectors: only the "
-                "first triplets are matched, the rest is fitted. "
-                f"Expected a relative residual <= 1e-4, Received: {residual} "
-                f"with reflectors={self.reflectors}"
+                "No matrix with so few reflectors is this one. Expected more "
+                "of them (`None` for all), or `exact=False` to match the first "
+                "singular triplets and fit the rest, Received: a relative "
+                f"residual of {residual:.3g} with "
+                f"reflectors={self.reflectors}"
             )
         raw = self._weight_from_sigma(sigma)
         self._ensure_built()

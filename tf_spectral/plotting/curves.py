@@ -107,7 +107,7 @@ def _label_logs(logs):
         map(is_log, logs.values())
     )
     logs = logs if is_labelled else {"": logs}
-    return {str(label): to_columns(log) for label, log in logs.items()}
+    return {str(label): to_columns(log, "logs") for label, log in logs.items()}
 
 
 def _curves(log, metric):

@@ -75,7 +75,7 @@ def _is_history(value):
     return isinstance(history, collections.abc.Mapping)
 
 
-def to_columns(log):
+def to_columns(log, name="log"):
     """Turns a log into a dict of arrays.
 
     Args:
@@ -101,8 +101,8 @@ def to_columns(log):
         log = {"epoch": log.epoch, **log.history}
     if not isinstance(log, collections.abc.Mapping):
         raise ValueError(
-            "Argument `log` must be a log of a run. Expected a path, a dict "
-            f"of columns or a History, Received: log={log!r}"
+            f"Argument `{name}` must be a log of a run. Expected a path, a "
+            f"dict of columns or a History, Received: {name}={log!r}"
         )
     columns = {
         name: np.asarray(column, dtype="float64")
@@ -112,10 +112,10 @@ def to_columns(log):
     is_series = all(len(shape) == 1 for shape in shapes.values())
     if not is_series or len(set(shapes.values())) > 1:
         raise ValueError(
-            "Argument `log` must have a number of each column for each epoch. "
-            "Expected columns of one shape (epochs,); where they differ, as "
-            "with `validation_freq`, give the file of a CSVLogger. "
-            f"Received: log of shapes {shapes}"
+            f"Argument `{name}` must have a number of each column for each "
+            "epoch. Expected columns of one shape (epochs,); where they "
+            "differ, as with `validation_freq`, give the file of a CSVLogger. "
+            f"Received: {name} of shapes {shapes}"
         )
     return columns
 
@@ -143,7 +143,7 @@ def labelled_logs(logs):
             "Argument `logs` must hold a log. Expected a dict of label -> "
             f"path, columns or History, Received: logs={logs!r}"
         )
-    return {str(label): to_columns(log) for label, log in logs.items()}
+    return {str(label): to_columns(log, "logs") for label, log in logs.items()}
 
 
 def positions(columns):
