@@ -15,7 +15,7 @@ from tf_spectral.bounds import LayerwiseSmoothness
 from tf_spectral.callbacks import LayerUpdateCounter
 from tf_spectral.losses import SumOfSquares
 from tf_spectral.optimizers import DSGD
-from tf_spectral.optimizers import layer_steps
+from tf_spectral.optimizers import block_steps
 
 NORMS = (1, 2, "inf")
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
@@ -137,13 +137,13 @@ def test_random_draws_each_block_and_repeats_by_seed(norm):
 
 def count_polar_factors(monkeypatch):
     calls = []
-    compute = layer_steps.polar_and_nuclear
+    compute = block_steps.polar_and_nuclear
 
     def counted(x, **options):
         calls.append(tuple(x.shape))
         return compute(x, **options)
 
-    monkeypatch.setattr(layer_steps, "polar_and_nuclear", counted)
+    monkeypatch.setattr(block_steps, "polar_and_nuclear", counted)
     return calls
 
 

@@ -13,7 +13,7 @@ from tf_spectral.optimizers import DSGD
 from tf_spectral.optimizers import SRCD
 from tf_spectral.optimizers import SRGD
 from tf_spectral.optimizers import SpectralDescent
-from tf_spectral.optimizers import coordinates
+from tf_spectral.optimizers import srcd
 
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}[DTYPE]
@@ -418,9 +418,11 @@ def test_huge_gradients_of_rectangular_variables(shape):
 
 def test_a_step_that_leaves_the_manifold_is_not_taken(monkeypatch):
     """Whatever a retraction gives: orthogonality is tested, not finiteness."""
-    from tf_spectral.optimizers import srgd
+    from tf_spectral.optimizers import riemannian
 
-    monkeypatch.setattr(srgd, "retract_skew", lambda w, a, method: 1.1 * w)
+    monkeypatch.setattr(
+        riemannian, "retract_skew", lambda w, a, method: 1.1 * w
+    )
     optimizer = SRGD(0.1)
     v = variable(haar(5))
     before = ops.convert_to_numpy(v).copy()
@@ -470,11 +472,11 @@ def test_moments_survive_half_precision_and_huge_gradients(adaptive, selection):
 )
 def test_cyclic_visits_every_pair_equally_often(d, count):
     fit, rounds = d // 2, d - 1 + d % 2
-    sizes = coordinates.round_sizes(count, d)
+    sizes = srcd.round_sizes(count, d)
     parts = -(-fit // sizes[0])
     visits = np.zeros((d, d), int)
     for step in range(rounds * fit * parts):
-        for pairs in coordinates.cyclic_pairs(sizes, d, step):
+        for pairs in srcd.cyclic_pairs(sizes, d, step):
             pairs = ops.convert_to_numpy(pairs)
             assert len(set(pairs.ravel())) == pairs.size
             visits[pairs[:, 0], pairs[:, 1]] += 1

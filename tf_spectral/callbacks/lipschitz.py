@@ -16,7 +16,7 @@ from tf_spectral.callbacks.networks import check_chain
 from tf_spectral.callbacks.networks import labels
 from tf_spectral.callbacks.networks import softmax_network
 from tf_spectral.linalg.checks import working_dtype
-from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
+from tf_spectral.optimizers.block_steps import chosen_spectral_steps
 from tf_spectral.optimizers.spectral_descent import SpectralDescent
 
 # What rounding of a loss hides, in float32 and in half precision.

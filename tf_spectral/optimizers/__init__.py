@@ -3,9 +3,9 @@
 import keras
 
 from tf_spectral.optimizers.dsgd import DSGD
+from tf_spectral.optimizers.riemannian import SRGD
 from tf_spectral.optimizers.spectral_descent import SpectralDescent
 from tf_spectral.optimizers.srcd import SRCD
-from tf_spectral.optimizers.srgd import SRGD
 
 __all__ = ["DSGD", "SRCD", "SRGD", "SpectralDescent"]
 

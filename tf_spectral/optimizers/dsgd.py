@@ -2,6 +2,7 @@
 
 import math
 import random
+import warnings
 
 import keras
 from keras import backend
@@ -12,16 +13,16 @@ from tf_spectral.bounds.layerwise import LayerwiseSmoothness
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import duality_map
 from tf_spectral.linalg.norms import induced_norm
-from tf_spectral.optimizers import requirements
-from tf_spectral.optimizers.iteration_seed import IterationSeed
-from tf_spectral.optimizers.joint import JointOptimizer
-from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
-from tf_spectral.optimizers.layer_steps import all_finite
-from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
-from tf_spectral.optimizers.layer_steps import greedy_spectral_steps
-from tf_spectral.optimizers.layer_steps import largest_rank
-from tf_spectral.optimizers.layer_steps import one_of
-from tf_spectral.optimizers.layer_steps import sparse_steps
+from tf_spectral.optimizers.base import IterationSeed
+from tf_spectral.optimizers.base import JointOptimizer
+from tf_spectral.optimizers.base import all_finite
+from tf_spectral.optimizers.base import warn_of_skipped_steps
+from tf_spectral.optimizers.block_steps import POLAR_ACCURACIES
+from tf_spectral.optimizers.block_steps import chosen_spectral_steps
+from tf_spectral.optimizers.block_steps import greedy_spectral_steps
+from tf_spectral.optimizers.block_steps import largest_rank
+from tf_spectral.optimizers.block_steps import one_of
+from tf_spectral.optimizers.block_steps import sparse_steps
 
 SELECTIONS = ("greedy", "all", "random", "sequential")
 
@@ -120,8 +121,8 @@ class DSGD(JointOptimizer):
     ):
         kwargs = checks.optimizer_options(kwargs)
         norm = checks.norm("norm", norm)
-        requirements.check_smoothness(smoothness, norm)
-        norm_refresh = requirements.check_norm_refresh(norm_refresh, kwargs)
+        _check_smoothness(smoothness, norm)
+        norm_refresh = _check_norm_refresh(norm_refresh, kwargs)
         selection = checks.choice("selection", selection, SELECTIONS)
         if selection == "greedy" and kwargs.get("clipnorm"):
             raise ValueError(
@@ -159,9 +160,7 @@ class DSGD(JointOptimizer):
         self.skipped_steps = self._add("skipped_steps", (), "int32")
         self._norm_bounds = None
         if self.norm_refresh > 1 and self._needed_norms():
-            requirements.check_kept_norms(
-                [variables[i] for i in self._needed_norms()]
-            )
+            _check_kept_norms([variables[i] for i in self._needed_norms()])
             self._norm_bounds = self._add("norm_bounds", shape, self._dtype)
             self._rounding = [_rounding(v, self.norm) for v in variables]
         self._seed = IterationSeed(self.seed, lambda: self.iterations)
@@ -175,7 +174,7 @@ class DSGD(JointOptimizer):
         if self.smoothness == "constant":
             return None
         if self.smoothness is None:
-            requirements.warn_of_guessed_bounds()
+            _warn_of_guessed_bounds()
             return LayerwiseSmoothness.from_variables(variables, self.norm)
         self.smoothness.check(variables)
         return self.smoothness
@@ -278,7 +277,7 @@ class DSGD(JointOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        requirements.warn_of_skipped_steps(self)
+        warn_of_skipped_steps(self)
         if self._norm_bounds is not None and self.use_ema:
             # The averages that are the weights now may be larger.
             self._norm_bounds.assign(self._computed_norms())
@@ -317,3 +316,58 @@ def _rounding(variable, norm):
     units = {"float16": -11, "bfloat16": -8, "float32": -23, "float64": -52}
     unit = 2.0 ** units[backend.standardize_dtype(variable.dtype)]
     return 1 + unit * (math.sqrt(largest_rank(variable)) if norm == 2 else 1)
+
+
+def _check_smoothness(smoothness, norm):
+    """Raises unless DSGD can take `smoothness` with this norm."""
+    if smoothness is None or isinstance(smoothness, LayerwiseSmoothness):
+        if smoothness is not None and smoothness.norm != norm:
+            raise ValueError(
+                "Argument `smoothness` was made for another norm. Expected "
+                f"norm={norm!r}, Received: smoothness.norm={smoothness.norm!r}"
+            )
+    elif not isinstance(smoothness, str) or smoothness != "constant":
+        raise ValueError(
+            "Argument `smoothness` is unknown. Expected None, "
+            '"constant" or a `LayerwiseSmoothness`, Received: '
+            f"smoothness={checks.shown(smoothness)}"
+        )
+
+
+def _check_norm_refresh(value, options):
+    """`norm_refresh` as an integer, if norms can be followed so long."""
+    value = checks.integer("norm_refresh", value, minimum=1)
+    if value > 1 and options.get("ema_overwrite_frequency"):
+        raise ValueError(
+            "With norm_refresh > 1 norms are followed from step to step, and "
+            "overwriting weights by their averages breaks that. Expected "
+            "ema_overwrite_frequency=None, Received: "
+            f"ema_overwrite_frequency={options['ema_overwrite_frequency']}"
+        )
+    return value
+
+
+def _check_kept_norms(variables):
+    """Raises if something beside the steps changes norms of weights."""
+    for variable in variables:
+        if getattr(variable, "constraint", None) is not None:
+            raise ValueError(
+                "With norm_refresh > 1 norms are followed from step to step, "
+                "and a constraint breaks that. Expected variables without "
+                f"constraint, Received: {variable.path} under "
+                f"{variable.constraint}"
+            )
+
+
+def _warn_of_guessed_bounds():
+    """Says that DSGD was told nothing about the model.
+
+    The text is the same for all: Python shows it once in a process.
+    """
+    warnings.warn(
+        "DSGD was given no `smoothness`: it guesses bounds of the curvature "
+        "from the shapes of the variables. Its steps are not certified, and "
+        "the loss may rise. For certified steps pass `smoothness=tf_spectral."
+        "bounds.LayerwiseSmoothness.from_model(model, loss=...)`.",
+        stacklevel=3,
+    )

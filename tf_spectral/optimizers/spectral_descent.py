@@ -1,26 +1,29 @@
 """SpectralDescent: steps along the sharp operator, of certified length."""
 
+import math
+import warnings
+from typing import NamedTuple
+
 import keras
+import numpy as np
 from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.linalg.checks import working_dtype
-from tf_spectral.optimizers import requirements
-from tf_spectral.optimizers.block_constants import BlockConstants
-from tf_spectral.optimizers.block_constants import given_values
-from tf_spectral.optimizers.block_constants import step_scales
-from tf_spectral.optimizers.gradient_memory import PRECONDITIONERS
-from tf_spectral.optimizers.gradient_memory import GradientMemory
-from tf_spectral.optimizers.in_place import path_of
-from tf_spectral.optimizers.joint import JointOptimizer
-from tf_spectral.optimizers.layer_steps import POLAR_ACCURACIES
-from tf_spectral.optimizers.layer_steps import chosen_spectral_steps
-from tf_spectral.optimizers.layer_steps import greedy_spectral_steps
-from tf_spectral.optimizers.layer_steps import one_of
+from tf_spectral.optimizers.base import JointOptimizer
+from tf_spectral.optimizers.base import all_finite
+from tf_spectral.optimizers.base import path_of
+from tf_spectral.optimizers.base import warn_of_skipped_steps
+from tf_spectral.optimizers.block_steps import POLAR_ACCURACIES
+from tf_spectral.optimizers.block_steps import chosen_spectral_steps
+from tf_spectral.optimizers.block_steps import greedy_spectral_steps
+from tf_spectral.optimizers.block_steps import one_of
 from tf_spectral.optimizers.weight_values import BOUND
 from tf_spectral.optimizers.weight_values import checked_values
+from tf_spectral.optimizers.weight_values import values_by_weight
 
 UPDATES = ("simultaneous", "cyclic", "greedy")
+PRECONDITIONERS = (None, "rms", "adagrad")
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
@@ -242,7 +245,7 @@ class SpectralDescent(JointOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        requirements.warn_of_skipped_steps(self)
+        warn_of_skipped_steps(self)
         self._blocks.warn_of_unset(self.name)
 
     def get_config(self):
@@ -288,3 +291,217 @@ def _check_clipnorm(update, options):
             "compare them. Expected clipnorm=None or another `update`, or "
             f"`global_clipnorm`, Received: clipnorm={options['clipnorm']}"
         )
+
+
+class GivenValues(NamedTuple):
+    """The arguments of an optimizer by weight; lists of length `n`."""
+
+    paths: list
+    lipschitz: list
+    radius: list
+
+
+def given_values(optimizer, paths):
+    """What the arguments `lipschitz` and `radius` say of each weight.
+
+    Args:
+        optimizer: `SpectralDescent`.
+        paths: List of the paths of its trainable variables.
+
+    Returns:
+        `GivenValues`.
+
+    Raises:
+        ValueError: If an argument does not fit the paths.
+    """
+    return GivenValues(
+        paths,
+        values_by_weight("lipschitz", optimizer.lipschitz, paths),
+        values_by_weight("radius", optimizer.radius or {}, paths, math.inf),
+    )
+
+
+class BlockConstants:
+    """Lipschitz constants and longest steps of all weights, as variables.
+
+    Args:
+        optimizer: `SpectralDescent`, owns the variables.
+        given: `GivenValues`.
+        dtype: `"float32"` or `"float64"`.
+
+    Attributes:
+        values: Variable `(n,)`, NaN where a constant is not set.
+        radii: Variable `(n,)`.
+        measured: List of the places of constants that are to be measured.
+    """
+
+    def __init__(self, optimizer, given, dtype):
+        self._given = given
+        self.measured = [i for i, v in enumerate(given.lipschitz) if v == BOUND]
+        numbers = [math.nan if v == BOUND else v for v in given.lipschitz]
+        self.values = _variable(optimizer, "constants", numbers, dtype)
+        self.radii = _variable(optimizer, "radii", given.radius, dtype)
+        self._warned = False
+
+    def read(self):
+        """The constants as a tensor, infinite where they are not set."""
+        values = ops.convert_to_tensor(self.values)
+        inf = ops.full_like(values, math.inf)
+        return ops.where(ops.isnan(values), inf, values)
+
+    def set(self, constants, radii):
+        """Changes some constants and radii; dicts by place."""
+        for place, value in constants.items():
+            if not value > 0:
+                raise ValueError(
+                    "Lipschitz constants must be positive. Received: "
+                    f"{value} for {self._given.paths[place]}"
+                )
+        values = np.array(ops.convert_to_numpy(self.values))
+        lengths = np.array(ops.convert_to_numpy(self.radii))
+        for place, value in constants.items():
+            values[place] = value
+        for place, value in radii.items():
+            lengths[place] = min(value, self._given.radius[place])
+        self.values.assign(values)
+        self.radii.assign(lengths)
+
+    def warn_of_unset(self, name):
+        """Tells once of weights that stay for want of a constant."""
+        unset = np.isnan(ops.convert_to_numpy(self.values))
+        if self._warned or not unset.any():
+            return
+        self._warned = True
+        paths = [path for path, no in zip(self._given.paths, unset) if no]
+        warnings.warn(
+            f"{name} leaves these weights as they are, for want of their "
+            f"Lipschitz constants: {paths}. Add "
+            "`tf_spectral.callbacks.LipschitzEstimator` to the callbacks of "
+            "`fit`, or give numbers as `lipschitz`.",
+            stacklevel=4,
+        )
+
+
+def step_scales(steps, rate, constants, radii):
+    """What each direction is multiplied by.
+
+    A step has the length `min(radius, rate * ||G||_* / L)` (math 5.8).
+
+    Args:
+        steps: `LayerSteps` of `n` blocks.
+        rate: Scalar, the learning rate.
+        constants: Tensor `(n,)`.
+        radii: Tensor `(n,)`.
+
+    Returns:
+        Tensor `(n,)`, zero where a constant is infinite.
+    """
+    rates = rate / constants
+    lengths = rates * ops.stack(steps.dual_norms)
+    ones = ops.ones_like(lengths)
+    shares = ops.where(lengths > radii, radii / lengths, ones)
+    scales = rates * ops.stack(steps.factors) * shares
+    return ops.where(ops.isfinite(scales), scales, ops.zeros_like(scales))
+
+
+def _variable(optimizer, name, values, dtype):
+    array = np.array(values, dtype)
+    return optimizer.add_variable(
+        array.shape,
+        # Called where the variable is made, maybe out of an open graph.
+        initializer=lambda shape, dtype: ops.convert_to_tensor(array),
+        dtype=dtype,
+        aggregation="only_first_replica",
+        name=name,
+    )
+
+
+class GradientMemory:
+    """Averages of gradients and of their squares, as far as settings ask.
+
+    Args:
+        optimizer: `SpectralDescent`, gives the settings and owns the
+            variables.
+        variables: List of the trainable variables.
+    """
+
+    def __init__(self, optimizer, variables):
+        self._settings = optimizer
+        self._averages, self._squares = {}, {}
+        if optimizer.momentum:
+            self._averages = self._slots("average", variables)
+        if optimizer.preconditioner is not None:
+            self._squares = self._slots("squares", variables)
+
+    def _slots(self, name, variables):
+        return {
+            i: self._settings.add_variable(
+                v.shape,
+                dtype=working_dtype(v.dtype),
+                # Every replica remembers the same: the sum over them.
+                aggregation="only_first_replica",
+                name=f"{name}_{i}",
+            )
+            for i, v in enumerate(variables)
+        }
+
+    def remember(self, gradients):
+        """Takes in new gradients, unless one is not finite.
+
+        Args:
+            gradients: List of tensors, or `None` where a weight has none.
+
+        Returns:
+            Tuple of the list of what to step along, the list of metrics or
+            `None`s, and a boolean scalar: whether gradients, and squares of
+            them that are kept, are finite.
+        """
+        settings = self._settings
+        averages, squares = {}, {}
+        for i, gradient in enumerate(gradients):
+            if gradient is None:
+                continue
+            if self._averages:
+                old = ops.convert_to_tensor(self._averages[i])
+                averages[i] = averaged(old, gradient, settings.momentum)
+            if self._squares:
+                old = ops.convert_to_tensor(self._squares[i])
+                squares[i] = _squares(
+                    old, gradient, settings.preconditioner, settings.rho
+                )
+        finite = all_finite([*gradients, *squares.values()])
+        self._keep(self._averages, averages, finite)
+        self._keep(self._squares, squares, finite)
+        metrics = [
+            metric(squares[i], settings.epsilon) if i in squares else None
+            for i in range(len(gradients))
+        ]
+        blocks = [
+            averages.get(i, g) if a is None else averages.get(i, g) / a
+            for i, (g, a) in enumerate(zip(gradients, metrics))
+        ]
+        return blocks, metrics, finite
+
+    def _keep(self, slots, news, finite):
+        for i, new in news.items():
+            old = ops.convert_to_tensor(slots[i])
+            slots[i].assign(ops.where(finite, new, old))
+
+
+def averaged(old, new, decay):
+    """`decay * old + (1 - decay) * new`, a step of a moving average."""
+    return decay * old + (1 - decay) * new
+
+
+def metric(squares, epsilon):
+    """The weights `A = sqrt(epsilon + sqrt(v))` of the norm `||A * D||`.
+
+    Math 5.8, after Carlson et al., "Preconditioned spectral descent for deep
+    learning", 2015.
+    """
+    return ops.sqrt(epsilon + ops.sqrt(squares))
+
+
+def _squares(old, gradient, preconditioner, rho):
+    new = gradient * gradient
+    return averaged(old, new, rho) if preconditioner == "rms" else old + new

@@ -10,16 +10,19 @@ from tf_spectral import checks
 from tf_spectral.linalg import givens
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import skew_gradient
-from tf_spectral.optimizers import coordinates
-from tf_spectral.optimizers import requirements
-from tf_spectral.optimizers.iteration_seed import IterationSeed
-from tf_spectral.optimizers.layer_steps import all_finite
-from tf_spectral.optimizers.moments import ADAPTIVE
-from tf_spectral.optimizers.moments import DenseMoments
-from tf_spectral.optimizers.moments import LazyMoments
+from tf_spectral.linalg.pairings import disjoint_pairs
+from tf_spectral.linalg.pairings import gauss_southwell_pair
+from tf_spectral.linalg.pairings import random_pairs
+from tf_spectral.linalg.pairings import round_count
+from tf_spectral.linalg.pairings import round_robin_pairs
+from tf_spectral.linalg.pairings import uniform_pair
+from tf_spectral.optimizers.base import IterationSeed
+from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.riemannian import RiemannianOptimizer
+from tf_spectral.optimizers.riemannian import check_square
 
 SELECTIONS = ("uniform", "gauss_southwell", "cyclic")
+ADAPTIVE = (None, "rmsprop", "adam")
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
@@ -123,8 +126,8 @@ class SRCD(RiemannianOptimizer):
             **kwargs,
         )
         self.selection = checks.choice("selection", selection, SELECTIONS)
-        self.block_size = requirements.check_block_size(block_size)
-        self.coordinate_scale = requirements.check_coordinate_scale(
+        self.block_size = _check_block_size(block_size)
+        self.coordinate_scale = _check_coordinate_scale(
             coordinate_scale, selection
         )
         self.adaptive = checks.choice("adaptive", adaptive, ADAPTIVE)
@@ -145,9 +148,7 @@ class SRCD(RiemannianOptimizer):
         self._sizes, self._moments, self._seeds = {}, {}, {}
         for place, variable in enumerate(self._trainable_variables):
             if self._on_manifold[place] and variable.shape[0] > 1:
-                sizes = coordinates.round_sizes(
-                    self.block_size, variable.shape[0]
-                )
+                sizes = round_sizes(self.block_size, variable.shape[0])
                 self._sizes[place] = sizes
                 self._moments[place] = kind(self, variable)
                 self._seeds[place] = IterationSeed(
@@ -156,10 +157,10 @@ class SRCD(RiemannianOptimizer):
 
     def check_manifold(self, variables):
         super().check_manifold(variables)
-        requirements.check_square(variables, "SRCD")
+        check_square(variables, "SRCD")
         for variable in variables:
             if variable.shape[0] > 1:
-                coordinates.round_sizes(self.block_size, variable.shape[0])
+                round_sizes(self.block_size, variable.shape[0])
 
     def correction_steps(self, place):
         if place not in self._sizes:
@@ -200,21 +201,21 @@ class SRCD(RiemannianOptimizer):
         scale = 1.0 if self.adaptive else 1 / math.sqrt(2)
         if self.adaptive:
             s = self._moments[place].directions(s / math.sqrt(2), finite)
-        rounds, best = coordinates.best_pairs(s, self._sizes[place])
+        rounds, best = best_pairs(s, self._sizes[place])
         return rounds, [scale * entries for entries in best], finite
 
     def _chosen(self, place, variable, gradient):
         d, sizes = variable.shape[0], self._sizes[place]
         if self.selection == "uniform":
-            rounds = coordinates.drawn_pairs(sizes, d, self._seeds[place])
+            rounds = drawn_pairs(sizes, d, self._seeds[place])
         else:
             step = ops.cast(ops.convert_to_tensor(self.iterations), "int32")
-            rounds = coordinates.cyclic_pairs(sizes, d, step)
+            rounds = cyclic_pairs(sizes, d, step)
         slopes = [self._slopes(variable, gradient, p) for p in rounds]
         finite = self._can_be_remembered(slopes)
         moments = self._moments[place]
         directions = [
-            moments.directions(slope, coordinates.flat_places(p, d), finite)
+            moments.directions(slope, flat_places(p, d), finite)
             for slope, p in zip(slopes, rounds)
         ]
         return rounds, directions, finite
@@ -283,7 +284,7 @@ class SRCD(RiemannianOptimizer):
         if not self._fixed():
             count = ops.cast(self._scheduled(count), dtype)
         d = self._trainable_variables[place].shape[0]
-        return ops.full((), coordinates.pair_total(d), dtype) / count
+        return ops.full((), pair_total(d), dtype) / count
 
     def get_config(self):
         block_size = self.block_size
@@ -309,3 +310,317 @@ class SRCD(RiemannianOptimizer):
                 config["block_size"], custom_objects
             )
         return super().from_config(config, custom_objects)
+
+
+# Partial derivatives refer to the frame `{W H_jl}` of the matrix itself, so
+# those of different steps are comparable as they are (math 3.6). Moments are
+# kept in float32 or better: the squares of half precision would be zero or
+# infinite, and so would `epsilon`.
+
+
+class DenseMoments:
+    """Moments of all pairs, updated in every step.
+
+    Args:
+        optimizer: `SRCD`, gives the settings and owns the variables.
+        variable: The variable `(d, d)` that is to be turned.
+    """
+
+    def __init__(self, optimizer, variable):
+        self._settings = optimizer
+        names = _names(optimizer.adaptive)
+        self._slots = {
+            name: optimizer.add_variable(
+                variable.shape,
+                dtype=working_dtype(variable.dtype),
+                name=f"{variable.name}_{name}",
+            )
+            for name in names
+        }
+
+    def directions(self, derivatives, finite):
+        """What takes the place of the partial derivatives.
+
+        Args:
+            derivatives: Skew tensor `(d, d)`.
+            finite: Boolean scalar; if false, no moment changes.
+
+        Returns:
+            Skew tensor `(d, d)`.
+        """
+        settings = self._settings
+        if settings.adaptive is None:
+            return derivatives
+        old = {
+            name: ops.convert_to_tensor(v) for name, v in self._slots.items()
+        }
+        count = ops.cast(settings.iterations + 1, derivatives.dtype)
+        new, result = _updated(settings, old, derivatives, count)
+        for name, slot in self._slots.items():
+            kept = ops.where(finite, new[name], old[name])
+            settings.assign(slot, kept)
+        return result
+
+
+class LazyMoments:
+    """Moments of pairs, each updated when it is its turn.
+
+    Args:
+        optimizer: `SRCD`, gives the settings and owns the variables.
+        variable: The variable `(d, d)` that is to be turned.
+    """
+
+    def __init__(self, optimizer, variable):
+        self._settings = optimizer
+        names = _names(optimizer.adaptive)
+        if optimizer.adaptive == "adam":
+            names = (*names, "visits")
+        d = variable.shape[0]
+        # Flat, for rows of them to be changed in place.
+        self._slots = {
+            name: optimizer.add_variable(
+                (d * d,),
+                dtype=working_dtype(variable.dtype),
+                name=f"{variable.name}_{name}",
+            )
+            for name in names
+        }
+
+    def directions(self, derivatives, places, finite):
+        """What takes the place of some partial derivatives.
+
+        Args:
+            derivatives: Tensor `(k,)`.
+            places: Integer tensor `(k,)`, their places in a flat `(d * d,)`.
+            finite: Boolean scalar; if false, no moment changes.
+
+        Returns:
+            Tensor `(k,)`.
+        """
+        settings = self._settings
+        if settings.adaptive is None:
+            return derivatives
+        old = {
+            name: settings.gather_rows(slot, places)
+            for name, slot in self._slots.items()
+        }
+        count = old["visits"] + 1 if "visits" in old else None
+        new, result = _updated(settings, old, derivatives, count)
+        if count is not None:
+            new["visits"] = count
+        for name, slot in self._slots.items():
+            kept = ops.where(finite, new[name], old[name])
+            settings.assign_rows(slot, places, kept)
+        return result
+
+
+def _names(adaptive):
+    return {None: (), "rmsprop": ("v",), "adam": ("m", "v")}[adaptive]
+
+
+def _updated(settings, old, derivatives, count):
+    """New moments, and the directions they give."""
+    decay = settings.beta_2
+    v = decay * old["v"] + (1 - decay) * derivatives * derivatives
+    if settings.adaptive == "rmsprop":
+        return {"v": v}, derivatives / (ops.sqrt(v) + settings.epsilon)
+    m = settings.beta_1 * old["m"] + (1 - settings.beta_1) * derivatives
+    mean = m / (1 - settings.beta_1**count)
+    root = ops.sqrt(v / (1 - decay**count))
+    return {"m": m, "v": v}, mean / (root + settings.epsilon)
+
+
+# A step takes `k` of the `D = d (d - 1) / 2` pairs of rows. Disjoint pairs are
+# turned together; where `k` exceeds the `d // 2` that fit, further rounds of
+# disjoint pairs follow (math 3.3).
+
+
+def pair_total(d):
+    """The number of pairs of `d` rows."""
+    return d * (d - 1) // 2
+
+
+def round_sizes(block_size, d):
+    """How many pairs each round of a step turns.
+
+    Args:
+        block_size: Positive integer, a number of pairs; a float in (0, 1], a
+            share of all pairs; or a schedule, for which there is one round of
+            as many pairs as fit.
+        d: Integer, at least 2, the number of rows.
+
+    Returns:
+        List of integers.
+
+    Raises:
+        ValueError: If the integer exceeds the number of pairs.
+    """
+    fit, total = d // 2, pair_total(d)
+    if isinstance(block_size, int):
+        if block_size > total:
+            raise ValueError(
+                "Argument `block_size` is larger than the number of pairs. "
+                f"Expected at most {total} for {d} rows, Received: "
+                f"block_size={block_size}"
+            )
+        count = block_size
+    elif isinstance(block_size, float):
+        count = max(1, round(block_size * total))
+    else:
+        count = fit
+    full, rest = divmod(count, fit)
+    return [fit] * full + ([rest] if rest else [])
+
+
+def drawn_pairs(sizes, d, seed):
+    """Pairs drawn uniformly, all different.
+
+    Args:
+        sizes: List of integers, see `round_sizes`.
+        d: Integer, the number of rows.
+        seed: `keras.random.SeedGenerator`.
+
+    Returns:
+        List of integer tensors `(size, 2)`.
+    """
+    if sizes == [1]:
+        return [uniform_pair(d, seed)]
+    if len(sizes) == 1:
+        return [random_pairs(d, seed, sizes[0])]
+    # Rounds of a tournament, of players in random order.
+    draws = keras.random.uniform((d,), dtype="float32", seed=seed)
+    order = ops.cast(ops.argsort(draws), "int32")
+    return [
+        _ordered(ops.take(order, round_robin_pairs(d, i)))[:size]
+        for i, size in enumerate(sizes)
+    ]
+
+
+def cyclic_pairs(sizes, d, step):
+    """Pairs in turn, round by round of a tournament, each equally often.
+
+    Where a step takes less than a round, it takes the next part of it, and
+    the next time that the round comes it begins where it ended. Where a step
+    takes more than a round, its last one may be in part: each round is the
+    last one equally often, and takes other pairs each time.
+
+    Args:
+        sizes: List of integers, see `round_sizes`.
+        d: Integer, the number of rows.
+        step: Integer scalar tensor, the number of the step.
+
+    Returns:
+        List of integer tensors `(size, 2)`.
+    """
+    fit, rounds = d // 2, round_count(d)
+    if len(sizes) == 1:
+        size = sizes[0]
+        parts = math.ceil(fit / size)
+        round, lap = step // parts, step // (parts * rounds)
+        # A whole round moves on, too: a schedule takes the first of it.
+        start = lap % fit
+        if size < fit:
+            start = (lap * parts + step % parts) % fit * size
+        return [_part(round_robin_pairs(d, round), start, size)]
+    # The last round of a step is the same one again after `period` steps, and
+    # of the rounds only one in `common` would ever be it: move on by one.
+    common = math.gcd(len(sizes), rounds)
+    first = step * len(sizes)
+    if common > 1:
+        first = first + step // (rounds // common)
+    turn = step // rounds % fit
+    return [
+        _part(round_robin_pairs(d, first + i), turn * size, size)
+        for i, size in enumerate(sizes)
+    ]
+
+
+def best_pairs(direction, sizes):
+    """The pairs with the largest entries, round by round.
+
+    Each round is a greedy matching of the pairs that no round before it has.
+    Where that leaves rows without a new partner, pairs of before fill up,
+    with an entry of zero.
+
+    Args:
+        direction: Skew tensor `(d, d)`.
+        sizes: List of integers, see `round_sizes`.
+
+    Returns:
+        List of integer tensors `(size, 2)`, the best first, and list of
+        tensors `(size,)`, their entries.
+    """
+    if sizes == [1]:
+        pairs = gauss_southwell_pair(direction)
+        return [pairs], [entries(direction, pairs)]
+    rounds, picked = [], []
+    for size in sizes:
+        if rounds:
+            direction = _without(direction, rounds[-1])
+        scores = ops.abs(direction)
+        rounds.append(disjoint_pairs(scores, size))
+        picked.append(entries(direction, rounds[-1]))
+    return rounds, picked
+
+
+def entries(matrix, pairs):
+    """The entries `(j, l)` of a square matrix, for each pair."""
+    flat = ops.reshape(matrix, (-1,))
+    return ops.take(flat, flat_places(pairs, matrix.shape[0]))
+
+
+def flat_places(pairs, d):
+    """The places of pairs in a flat `(d * d,)` array."""
+    return pairs[:, 0] * d + pairs[:, 1]
+
+
+def _part(pairs, start, size):
+    places = start + ops.arange(size, dtype="int32")
+    return ops.take(pairs, places % pairs.shape[0], axis=0)
+
+
+def _ordered(pairs):
+    least, most = ops.min(pairs, axis=1), ops.max(pairs, axis=1)
+    return ops.stack([least, most], axis=1)
+
+
+def _without(direction, pairs):
+    indices = ops.concatenate([pairs, ops.flip(pairs, axis=1)])
+    zeros = ops.zeros((indices.shape[0],), direction.dtype)
+    return ops.scatter_update(direction, indices, zeros)
+
+
+def _check_block_size(value):
+    """A number of pairs, a share of them or a schedule, as plain Python."""
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(value, schedule):
+        return value
+    if checks.is_integer(value):
+        return checks.integer("block_size", value, minimum=1)
+    return checks.number(
+        "block_size",
+        value,
+        minimum=checks.SMALLEST,
+        maximum=1.0,
+        must="be a positive integer, a float in (0, 1] or a "
+        "`LearningRateSchedule`",
+    )
+
+
+def _check_coordinate_scale(value, selection):
+    """A positive float, or `"unbiased"` where a factor makes it so."""
+    if not isinstance(value, str) or value != "unbiased":
+        return checks.number(
+            "coordinate_scale",
+            value,
+            minimum=checks.SMALLEST,
+            maximum=checks.LARGEST,
+            must='be a positive number or "unbiased"',
+        )
+    if selection == "gauss_southwell":
+        raise ValueError(
+            "No factor makes the largest coordinates unbiased. Expected a "
+            'number, or another `selection`, Received: coordinate_scale="'
+            'unbiased", selection="gauss_southwell"'
+        )
+    return value

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from keras import ops
 
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import as_matrix
 from tf_spectral.linalg.norms import dual_norm
 from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
@@ -118,20 +117,6 @@ def greedy_spectral_steps(gradients, roots, accuracy, dtype):
 def one_of(n, index):
     """Boolean tensor of shape `(n,)`, true at `index`."""
     return ops.equal(ops.arange(n), ops.cast(index, "int32"))
-
-
-def all_finite(tensors):
-    """Boolean scalar: no tensor has NaN or Inf, or a sum that overflows.
-
-    Sums are in `float32` or better: in `float16` those of common gradients
-    overflow. `None` is passed over.
-    """
-    sums = [
-        ops.sum(ops.cast(x, working_dtype(x.dtype)))
-        for x in tensors
-        if x is not None
-    ]
-    return ops.all(ops.stack([ops.isfinite(total) for total in sums]))
 
 
 def _append(steps, gradient, wanted, accuracy, dtype):

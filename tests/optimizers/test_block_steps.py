@@ -8,7 +8,7 @@ from tests import oracles_norms
 from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.helpers import evaluate
-from tf_spectral.optimizers import layer_steps
+from tf_spectral.optimizers import block_steps
 
 
 def low_rank(p, n, rank, scale, seed):
@@ -30,7 +30,7 @@ def blocks(scales, rank=3):
 
 def greedy(*gradients):
     roots = [ops.ones((), "float32")] * len(gradients)
-    steps = layer_steps.greedy_spectral_steps(
+    steps = block_steps.greedy_spectral_steps(
         gradients, roots, "standard", "float32"
     )
     return steps.directions, ops.stack(steps.dual_norms)
@@ -55,13 +55,13 @@ def test_the_best_block_is_found_whichever_it_is(best, mode):
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX traces both branches")
 def test_a_sharper_bound_spares_polar_factors(monkeypatch):
     computed = []
-    polar = layer_steps.polar_and_nuclear
+    polar = block_steps.polar_and_nuclear
 
     def counted(x, **options):
         computed.append(tuple(x.shape))
         return polar(x, **options)
 
-    monkeypatch.setattr(layer_steps, "polar_and_nuclear", counted)
+    monkeypatch.setattr(block_steps, "polar_and_nuclear", counted)
     # By Frobenius norms alone any could win: sqrt(66) times 0.3 is above 1.
     greedy(*map(ops.convert_to_tensor, blocks([0.3, 1.0, 0.3, 0.1])))
     assert computed == [(70, 80)]
@@ -75,33 +75,24 @@ def test_a_block_without_gradient_has_no_norm():
     assert duals[0] == duals[2] == 0 < duals[1]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_all_finite(value):
-    good = np.ones((3, 4), "float32")
-    bad = good.copy()
-    bad[1, 2] = value
-    assert bool(layer_steps.all_finite([good, None, good]))
-    assert not bool(layer_steps.all_finite([good, bad]))
-
-
 def test_a_factor_no_better_than_promised_does_not_hide_a_better_block(
     monkeypatch,
 ):
     """The Frobenius norm of the first block is more than its step gains."""
-    polar = layer_steps.polar_and_nuclear
+    polar = block_steps.polar_and_nuclear
 
     def worst(x, accuracy):
         factor, nuclear = polar(x, exact=True)
-        share = layer_steps.POLAR_ACCURACIES[accuracy]
+        share = block_steps.POLAR_ACCURACIES[accuracy]
         share = share if x.shape[0] == 3 else 1.0
         return share * factor, share * nuclear
 
-    monkeypatch.setattr(layer_steps, "polar_and_nuclear", worst)
+    monkeypatch.setattr(block_steps, "polar_and_nuclear", worst)
     first = np.zeros((3, 2), "float32")
     first[0, 0] = 1.0
     second = 0.475 * np.eye(2, dtype="float32")
     roots = [ops.ones((), "float32")] * 2
-    steps = layer_steps.greedy_spectral_steps(
+    steps = block_steps.greedy_spectral_steps(
         [ops.convert_to_tensor(first), ops.convert_to_tensor(second)],
         roots,
         "fast",

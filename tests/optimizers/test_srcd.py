@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from tests.helpers import evaluate
-from tf_spectral.optimizers import coordinates
+from tf_spectral.optimizers import srcd
 
 
 def as_set(rounds):
@@ -31,16 +31,16 @@ def all_pairs(d):
     ],
 )
 def test_round_sizes(block_size, d, sizes):
-    assert coordinates.round_sizes(block_size, d) == sizes
+    assert srcd.round_sizes(block_size, d) == sizes
 
 
 @pytest.mark.parametrize("d", [2, 5, 6, 9])
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 1.0])
 def test_cyclic_forgets_no_pair(d, share, mode):
-    sizes = coordinates.round_sizes(share, d)
+    sizes = srcd.round_sizes(share, d)
 
     def pairs(step):
-        return coordinates.cyclic_pairs(sizes, d, step)
+        return srcd.cyclic_pairs(sizes, d, step)
 
     seen = set()
     for step in range(4 * d * (d - 1)):
@@ -56,15 +56,15 @@ def test_cyclic_forgets_no_pair(d, share, mode):
 def test_a_last_round_in_part_takes_other_pairs_in_its_turn():
     # Nine rounds, three a step: the third is always in part.
     sizes = [4, 4, 1]
-    steps = [coordinates.cyclic_pairs(sizes, 9, step) for step in range(12)]
+    steps = [srcd.cyclic_pairs(sizes, 9, step) for step in range(12)]
     assert set.union(*map(as_set, steps)) == all_pairs(9)
 
 
 @pytest.mark.parametrize("d", [2, 5, 8])
 @pytest.mark.parametrize("share", [0.2, 0.6, 1.0])
 def test_drawn_pairs_are_all_different(d, share):
-    sizes = coordinates.round_sizes(share, d)
-    rounds = coordinates.drawn_pairs(sizes, d, keras.random.SeedGenerator(1))
+    sizes = srcd.round_sizes(share, d)
+    rounds = srcd.drawn_pairs(sizes, d, keras.random.SeedGenerator(1))
     rounds = [ops.convert_to_numpy(pairs) for pairs in rounds]
     assert [len(pairs) for pairs in rounds] == sizes
     assert len(as_set(rounds)) == sum(sizes)

@@ -7,8 +7,9 @@ from keras import ops
 
 from tests.optimizers import contract
 from tf_spectral import checks
-from tf_spectral.optimizers.iteration_seed import IterationSeed
-from tf_spectral.optimizers.joint import JointOptimizer
+from tf_spectral.optimizers.base import IterationSeed
+from tf_spectral.optimizers.base import JointOptimizer
+from tf_spectral.optimizers.base import all_finite
 
 
 class Largest(JointOptimizer):
@@ -101,3 +102,12 @@ def test_iteration_seed_follows_the_count_alone():
     assert not np.array_equal(draw(seed=4), first)
     count.assign(1)
     assert not np.array_equal(draw(), first)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_all_finite(value):
+    good = np.ones((3, 4), "float32")
+    bad = good.copy()
+    bad[1, 2] = value
+    assert bool(all_finite([good, None, good]))
+    assert not bool(all_finite([good, bad]))

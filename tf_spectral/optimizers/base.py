@@ -1,4 +1,6 @@
-"""InPlaceOptimizer: changes a variable in part, or not at all."""
+"""Bases of the optimizers: steps that see all gradients, rows in place."""
+
+import warnings
 
 import keras
 from keras import backend
@@ -125,11 +127,101 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
         self.assign(variable, ops.cond(condition, value, lambda: old))
 
 
-def _settled_constraint(variable):
-    constraint = getattr(variable, "constraint", None)
-    if isinstance(constraint, Orthogonal):
-        return constraint.settled(variable)
-    return constraint
+class JointOptimizer(InPlaceOptimizer):
+    """Base of optimizers that look at all gradients before they move.
+
+    A subclass implements
+
+    - `joint_step(gradients, variables, learning_rate)`, called once in each
+      step after accumulation, unscaling, clipping and, under
+      `tf.distribute`, after the sum over replicas. It returns what
+      `update_step` gets in place of each gradient;
+    - `update_step(gradient, variable, learning_rate)`, as in Keras. What the
+      one learns for the other goes through variables of the optimizer: with
+      replicas the two run in different places.
+
+    On TensorFlow `update_step` gets variables of TensorFlow's own kind, which
+    have no path: ask `_get_variable_index(variable)` which one it is.
+    """
+
+    def joint_step(self, gradients, variables, learning_rate):
+        """What takes the place of the gradients.
+
+        Args:
+            gradients: List of tensors.
+            variables: List of the variables they belong to, those without a
+                gradient left out.
+            learning_rate: Scalar tensor.
+
+        Returns:
+            List of tensors of the same shapes.
+        """
+        raise NotImplementedError
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if backend.backend() != "tensorflow":
+            grads = self._joint(grads, trainable_variables)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # TensorFlow calls this on the way from the one above to the updates.
+        # Before it, each replica knows only its own gradients.
+        grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
+        grads, variables = zip(*grads_and_vars)
+        return list(zip(self._joint(grads, variables), variables))
+
+    def _joint(self, grads, variables):
+        grads = [as_dense(gradient) for gradient in grads]
+        rate = ops.convert_to_tensor(self._get_current_learning_rate())
+        return self.joint_step(grads, list(variables), rate)
+
+
+class IterationSeed(keras.random.SeedGenerator):
+    """A seed that depends on the number of the step and on nothing else.
+
+    A training that goes on from a checkpoint draws what it would have drawn,
+    and all replicas draw the same.
+
+    Args:
+        seed: Integer.
+        count: Function without arguments that gives the number of the step,
+            an integer scalar tensor.
+    """
+
+    def __init__(self, seed, count):
+        super().__init__(seed)
+        self._count = count
+
+    def next(self, ordered=True):
+        seed, _ = ops.unstack(ops.convert_to_tensor(self.state))
+        return ops.stack([seed, ops.cast(self._count(), seed.dtype)])
+
+
+def as_dense(gradient):
+    """A gradient as a tensor; that of an embedding comes as slices.
+
+    `ops.convert_to_tensor` leaves slices as they are, and eager operations
+    take them, but the branches of a compiled `ops.cond` must agree.
+    """
+    if backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return ops.convert_to_tensor(gradient)
+
+
+def all_finite(tensors):
+    """Boolean scalar: no tensor has NaN or Inf, or a sum that overflows.
+
+    Sums are in `float32` or better: in `float16` those of common gradients
+    overflow. `None` is passed over.
+    """
+    sums = [
+        ops.sum(ops.cast(x, working_dtype(x.dtype)))
+        for x in tensors
+        if x is not None
+    ]
+    return ops.all(ops.stack([ops.isfinite(total) for total in sums]))
 
 
 def path_of(variable):
@@ -152,3 +244,23 @@ def concretely(function):
         with tf.init_scope():
             return function()
     return function()
+
+
+def warn_of_skipped_steps(optimizer):
+    """Tells once of steps left out for gradients that are no numbers."""
+    skipped = int(ops.convert_to_numpy(optimizer.skipped_steps))
+    if skipped > getattr(optimizer, "_warned_of_skipped", 0):
+        optimizer._warned_of_skipped = skipped
+        warnings.warn(
+            f"{optimizer.name} left out {skipped} steps whose gradients had "
+            "NaN or Inf or were too large for their dtype; the weights are as "
+            "if they had not been.",
+            stacklevel=3,
+        )
+
+
+def _settled_constraint(variable):
+    constraint = getattr(variable, "constraint", None)
+    if isinstance(constraint, Orthogonal):
+        return constraint.settled(variable)
+    return constraint
