@@ -1,7 +1,7 @@
 """What a step on the orthogonal group costs, beside that of GeoTorch and torch.
 
     python benchmarks/orthogonal.py                     # the whole table
-    python benchmarks/orthogonal.py --sizes 128 --sides uniform greedy-block
+    python benchmarks/orthogonal.py --sizes 128 --sides random greedy-block
     python benchmarks/orthogonal.py --drift 100000      # rounding, no times
 
 The step of the optimizer alone, the gradient given, in float32. All sides of
@@ -32,8 +32,8 @@ RUN_SECONDS = 0.05
 MOST_STEPS = 400
 # What is divided, by what, each a side and a size; bound of the ratio.
 GOALS = [
-    (("uniform", 4096), ("uniform", 256), "≤", 4),
-    (("expm", 2048), ("uniform", 2048), "≥", 100),
+    (("random", 4096), ("random", 256), "≤", 4),
+    (("expm", 2048), ("random", 2048), "≥", 100),
     *((("greedy-block", d), ("product", d), "≤", 1.6) for d in SIZES[3:]),
     *(
         ((exponential, d), ("greedy-block", d), "≥", 1.5)
@@ -42,7 +42,7 @@ GOALS = [
     ),
     *(
         ((exponential, 1024), (block, 1024), "≥", 10)
-        for block in ("uniform-block", "cyclic-block")
+        for block in ("random-block", "cyclic-block")
         for exponential in ("torch-exponential", "exponential")
     ),
 ]

@@ -13,22 +13,22 @@ GOAL = 1e-5
 # and of about as much where they are divided by their root mean squares.
 RATE = 0.01
 KINDS = {
-    "uniform": {"selection": "uniform"},
-    "gauss_southwell": {"selection": "gauss_southwell"},
+    "random": {"selection": "random"},
+    "greedy": {"selection": "greedy"},
     "cyclic": {"selection": "cyclic"},
-    "uniform, d/2 pairs": {"selection": "uniform", "block_size": SIZE // 2},
-    "gauss_southwell, d/2 pairs": {
-        "selection": "gauss_southwell",
+    "random, d/2 pairs": {"selection": "random", "block_size": SIZE // 2},
+    "greedy, d/2 pairs": {
+        "selection": "greedy",
         "block_size": SIZE // 2,
     },
     "cyclic, d/2 pairs": {"selection": "cyclic", "block_size": SIZE // 2},
-    "gauss_southwell, 0.5 % of pairs": {
-        "selection": "gauss_southwell",
+    "greedy, 0.5 % of pairs": {
+        "selection": "greedy",
         "block_size": 0.005,
     },
-    "uniform, adam": {"selection": "uniform", "adaptive": "adam"},
-    "gauss_southwell, d/2 pairs, rmsprop": {
-        "selection": "gauss_southwell",
+    "random, adam": {"selection": "random", "adaptive": "adam"},
+    "greedy, d/2 pairs, rmsprop": {
+        "selection": "greedy",
         "block_size": SIZE // 2,
         "adaptive": "rmsprop",
         "beta_2": 0.99,

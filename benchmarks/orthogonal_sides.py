@@ -21,11 +21,11 @@ from tf_spectral.optimizers import SRGD
 
 # Name, and what the table calls it.
 OWN = {
-    "uniform": "SRCD uniform, one pair",
-    "uniform-block": "SRCD uniform, d/2 pairs",
+    "random": "SRCD random, one pair",
+    "random-block": "SRCD random, d/2 pairs",
     "cyclic-block": "SRCD cyclic, d/2 pairs",
-    "greedy": "SRCD gauss_southwell, one pair",
-    "greedy-block": "SRCD gauss_southwell, d/2 pairs",
+    "greedy": "SRCD greedy, one pair",
+    "greedy-block": "SRCD greedy, d/2 pairs",
     "expm": "SRGD expm",
     "cayley": "SRGD cayley",
     "qr": "SRGD qr",
@@ -91,12 +91,10 @@ def use_all_cores():
 
 
 def make_optimizer(name, d, rate):
-    blocks = {"uniform": "uniform", "cyclic": "cyclic"}
-    blocks["greedy"] = "gauss_southwell"
     selection, _, block = name.partition("-")
-    if selection in blocks:
+    if selection in ("random", "cyclic", "greedy"):
         size = d // 2 if block else 1
-        return SRCD(rate, blocks[selection], block_size=size, seed=0)
+        return SRCD(rate, selection, block_size=size, seed=0)
     if name == "spectral":
         return SRGD(rate, metric="spectral")
     return SRGD(rate, retraction=name)

@@ -22,9 +22,9 @@ UNITS, BATCH, CODES, CLASSES = 190, 128, 10, 9
 RATE = 1e-3
 GOAL = 0.5
 OWN = {
-    "OrthogonalRNN, SRCD uniform": {"selection": "uniform"},
+    "OrthogonalRNN, SRCD random": {"selection": "random"},
     "OrthogonalRNN, SRCD greedy block": {
-        "selection": "gauss_southwell",
+        "selection": "greedy",
         "block_size": UNITS // 2,
     },
 }

@@ -38,7 +38,7 @@ SELECTIONS = {
     "batch": {
         "dsgd": "greedy",
         "random": "random",
-        "sequential": "sequential",
+        "sequential": "cyclic",
     },
     "stochastic": {"dsgd_all": "all", "normed_sgd": "all", "sgd": None},
 }

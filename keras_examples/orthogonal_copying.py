@@ -83,7 +83,7 @@ def make_optimizer(method, args, seed):
         )
         return SRCD(
             rate,
-            selection="gauss_southwell",
+            selection="greedy",
             block_size=args.units // 2,
             adaptive="rmsprop",
             beta_2=0.99,
@@ -96,9 +96,9 @@ def make_optimizer(method, args, seed):
     if method == "srgd":
         return SRGD(rate)
     options = {
-        "srcd_u": {"selection": "uniform"},
-        "srcd_gs": {"selection": "gauss_southwell"},
-        "srcd_gs_block": {"selection": "gauss_southwell", "block_size": 0.005},
+        "srcd_u": {"selection": "random"},
+        "srcd_gs": {"selection": "greedy"},
+        "srcd_gs_block": {"selection": "greedy", "block_size": 0.005},
     }
     return SRCD(rate, seed=seed, **options[method])
 

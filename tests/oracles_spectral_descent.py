@@ -15,7 +15,7 @@ class SpectralDescent:
         self,
         constants,
         learning_rate=1.0,
-        update="simultaneous",
+        selection="all",
         preconditioner=None,
         momentum=0.0,
         radii=None,
@@ -23,7 +23,7 @@ class SpectralDescent:
         epsilon=1e-8,
     ):
         self.constants, self.rate = constants, learning_rate
-        self.update = update
+        self.selection = selection
         self.preconditioner, self.momentum = preconditioner, momentum
         self.radii = radii or [np.inf] * len(constants)
         self.rho, self.epsilon = rho, epsilon
@@ -50,9 +50,9 @@ class SpectralDescent:
             along.append(self.averages[i] / a)
             steps.append(self.step(i, along[i]) / a)
         chosen = range(len(steps))
-        if self.update == "cyclic":
+        if self.selection == "cyclic":
             chosen = [self.count % len(steps)]
-        if self.update == "greedy":
+        if self.selection == "greedy":
             scores = [
                 oracles_norms.dual_norm(x, 2) ** 2 / constant
                 for x, constant in zip(along, self.constants)

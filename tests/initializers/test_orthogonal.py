@@ -46,7 +46,7 @@ def test_orthogonal_with_its_determinant(kind, dtype, determinant, d):
 
 
 @pytest.mark.parametrize(
-    "make", [BlockRotation, lambda **o: BlockRotation("exact", **o), Cayley]
+    "make", [BlockRotation, lambda **o: BlockRotation("uniform", **o), Cayley]
 )
 @pytest.mark.parametrize("determinant", [1, -1])
 @pytest.mark.parametrize("d", [6, 7])
@@ -97,7 +97,7 @@ def test_reference_of_henaff():
     "make,low,high,to_uniform",
     [
         (BlockRotation, -np.pi, np.pi, lambda t: np.tan(t / 2)),
-        (lambda **o: BlockRotation("exact", **o), -np.pi, np.pi, lambda t: t),
+        (lambda **o: BlockRotation("uniform", **o), -np.pi, np.pi, lambda t: t),
         (Cayley, 0.0, np.pi / 2, lambda t: t),
     ],
     ids=("block", "exact", "cayley"),
@@ -171,7 +171,7 @@ def test_config_round_trip(kind):
 
 
 def test_config_keeps_the_angles_and_a_seed_generator():
-    first = BlockRotation("exact", seed=keras.random.SeedGenerator(7))
+    first = BlockRotation("uniform", seed=keras.random.SeedGenerator(7))
     copy = keras.initializers.get(keras.initializers.serialize(first))
     assert copy.angles == "exact"
     assert isinstance(copy.seed, keras.random.SeedGenerator)

@@ -76,7 +76,7 @@ def measured_descent():
     classes = (Y > 0).astype("int32").repeat(5, axis=1)
     # A divisor of the batches of an epoch, as its documentation asks for.
     estimator = callbacks.LipschitzEstimator(X, classes, every=2)
-    optimizer = optimizers.SpectralDescent(update="cyclic")
+    optimizer = optimizers.SpectralDescent(selection="cyclic")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return model, optimizer, [estimator], loss, classes
 
@@ -127,10 +127,10 @@ CASES = {
     "spectral_descent_measured": measured_descent,
     "srgd": lambda: srgd(momentum=0.9, correction_period=3),
     "srgd_cayley": lambda: srgd(retraction="cayley"),
-    "srcd_uniform": lambda: srcd(block_size=2),
+    "srcd_random": lambda: srcd(block_size=2),
     "srcd_cyclic": lambda: srcd(selection="cyclic", momentum=0.5),
     "srcd_adaptive": lambda: srcd(
-        selection="gauss_southwell", block_size=3, adaptive="rmsprop"
+        selection="greedy", block_size=3, adaptive="rmsprop"
     ),
     "spectral_rnn": annealed,
     "mixed_float16": mixed,

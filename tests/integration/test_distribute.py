@@ -158,7 +158,7 @@ makers = [
     maker(SRGD, euclidean_optimizer="adam"),
     maker(SRCD, seed=5),
     maker(SRCD, block_size=2, adaptive="adam", selection="cyclic"),
-    maker(SRCD, adaptive="rmsprop", selection="gauss_southwell"),
+    maker(SRCD, adaptive="rmsprop", selection="greedy"),
 ]
 print(json.dumps([compare(make, x, y) for make in makers]))
 """

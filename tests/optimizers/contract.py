@@ -70,7 +70,7 @@ def riemannian(optimizer, learning_rate=0.2, **fixed):
         learning_rate,
         constraint=Orthogonal(),
         whole=False,
-        draws=fixed.get("selection", "uniform") == "uniform"
+        draws=fixed.get("selection", "random") == "random"
         and optimizer is SRCD,
     )
 
@@ -90,15 +90,15 @@ OPTIMIZERS = {
     "dsgd_random": dsgd(selection="random", seed=7),
     "dsgd_delayed": dsgd(norm="inf", certified=True, norm_refresh=3),
     "srgd": riemannian(SRGD, euclidean_optimizer=keras.optimizers.Adam),
-    "srcd_uniform": riemannian(SRCD, block_size=1.0, seed=3, adaptive="adam"),
+    "srcd_random": riemannian(SRCD, block_size=1.0, seed=3, adaptive="adam"),
     "srcd_best": riemannian(
         SRCD,
-        selection="gauss_southwell",
+        selection="greedy",
         adaptive="rmsprop",
         learning_rate=0.05,
     ),
     "spectral_cyclic": spectral_descent(
-        4.0, update="cyclic", radius=0.3, polar_accuracy="fast"
+        4.0, selection="cyclic", radius=0.3, polar_accuracy="fast"
     ),
     "spectral_rms": spectral_descent(
         {"default": 1.0, "bias": 2.0},

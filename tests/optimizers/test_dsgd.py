@@ -113,7 +113,7 @@ def test_all_blocks_move_by_their_own_steps(norm):
 @pytest.mark.parametrize("norm", (2, "inf"))
 def test_sequential_goes_round(norm):
     model = network()
-    optimizer = DSGD(1.0, norm, "sequential")
+    optimizer = DSGD(1.0, norm, "cyclic")
     order = [
         moved(apply(model, optimizer, random_gradients(model, seed)))
         for seed in range(8)
@@ -158,7 +158,7 @@ def test_only_contenders_get_a_polar_factor(monkeypatch):
     assert moved(steps) == [4]
     assert calls == [(5, 3)]
     calls.clear()
-    apply(model, DSGD(selection="sequential"), gradients)
+    apply(model, DSGD(selection="cyclic"), gradients)
     assert calls == [(4, 6)]
 
 
@@ -338,7 +338,7 @@ def test_followed_norms_know_of_averages_that_fit_writes():
 
 def test_one_layer_under_every_option():
     """Then no norm of a weight is needed, and none is followed."""
-    choices = ("greedy", "all", "random", "sequential")
+    choices = ("greedy", "all", "random", "cyclic")
     cases = [*itertools.product(NORMS, choices, (None,), (3,))]
     cases += itertools.product(NORMS, choices[:1], ("constant", "record"), (1,))
     for norm, selection, smoothness, refresh in cases:

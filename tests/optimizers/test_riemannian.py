@@ -130,7 +130,7 @@ def test_blocks_move_as_matrices_of_their_own():
 @pytest.mark.parametrize("d", [2, 5, 8])
 def test_gauss_southwell_turns_the_steepest_plane(d):
     r, g = haar(d), gradient(d, d)
-    (actual,) = steps(SRCD(RATE, "gauss_southwell"), r, [g])
+    (actual,) = steps(SRCD(RATE, "greedy"), r, [g])
     s = paper_skew(r, g)
     j, l = sorted(np.unravel_index(np.argmax(np.abs(s)), s.shape))  # noqa: E741
     expected = rotated(r, [(j, l)], [-RATE * s[j, l] / 2])
@@ -140,7 +140,7 @@ def test_gauss_southwell_turns_the_steepest_plane(d):
 @pytest.mark.parametrize("d,count", [(6, 2), (8, 4), (9, 4), (16, 3)])
 def test_greedy_block(d, count):
     r, g = haar(d), gradient(d, d)
-    optimizer = SRCD(RATE, "gauss_southwell", block_size=count)
+    optimizer = SRCD(RATE, "greedy", block_size=count)
     (actual,) = steps(optimizer, r, [g])
     s = paper_skew(r, g)
     best = oracles_orthogonal.greedy_pairs(np.abs(s))[:count]
@@ -151,7 +151,7 @@ def test_greedy_block(d, count):
 
 def test_greedy_rounds_take_new_pairs():
     r, g = haar(9), gradient(9, 9)
-    optimizer = SRCD(RATE, "gauss_southwell", block_size=10)
+    optimizer = SRCD(RATE, "greedy", block_size=10)
     (actual,) = steps(optimizer, r, [g])
     s, expected = paper_skew(r, g), r
     left = s.copy()
@@ -163,7 +163,7 @@ def test_greedy_rounds_take_new_pairs():
     assert_close(actual, expected, TOLERANCE)
 
 
-@pytest.mark.parametrize("selection", ["uniform", "cyclic"])
+@pytest.mark.parametrize("selection", ["random", "cyclic"])
 def test_all_coordinates_agree_with_srgd_for_short_steps(selection):
     r, g = haar(7), gradient(7, 7)
     (actual,) = steps(SRCD(1e-4, selection, block_size=1.0), r, [g])
@@ -171,7 +171,19 @@ def test_all_coordinates_agree_with_srgd_for_short_steps(selection):
     assert_close(actual - r, expected - r, 2e-3)
 
 
-def test_uniform_turns_one_pair_and_draws_them_all():
+def test_all_is_a_block_of_all_pairs_and_gauss_southwell_is_greedy():
+    r, g = haar(6), gradient(6, 6)
+    (whole,) = steps(SRCD(RATE, "cyclic", block_size=1.0), r, [g])
+    (actual,) = steps(SRCD(RATE, "all"), r, [g])
+    assert_close(actual, whole, 0.0)
+    optimizer = SRCD(RATE, "gauss_southwell", block_size=2)
+    assert optimizer.get_config()["selection"] == "greedy"
+    (named,) = steps(optimizer, r, [g])
+    (greedy,) = steps(SRCD(RATE, "greedy", block_size=2), r, [g])
+    assert_close(named, greedy, 0.0)
+
+
+def test_random_selection_turns_one_pair_and_draws_them_all():
     d = 5
     optimizer = SRCD(RATE, seed=2)
     v = variable(haar(d))
@@ -232,7 +244,7 @@ def adaptive_oracle(kind, history, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
     return m / (1 - beta_1**count) / root
 
 
-@pytest.mark.parametrize("selection", ["gauss_southwell", "cyclic"])
+@pytest.mark.parametrize("selection", ["greedy", "cyclic"])
 @pytest.mark.parametrize("kind", ["rmsprop", "adam"])
 def test_adaptive_moments_of_one_plane(selection, kind):
     optimizer = SRCD(RATE, selection, adaptive=kind)
@@ -268,9 +280,9 @@ def test_a_schedule_lets_blocks_grow():
     [
         SRGD(RATE),
         SRCD(RATE, block_size=1.0),
-        SRCD(RATE, "gauss_southwell", block_size=4, adaptive="adam"),
+        SRCD(RATE, "greedy", block_size=4, adaptive="adam"),
     ],
-    ids=["srgd", "uniform", "greedy"],
+    ids=["srgd", "random", "greedy"],
 )
 def test_orthogonality_and_determinant_are_kept(optimizer):
     r = haar(9)
@@ -344,7 +356,7 @@ def error_of(w):
         lambda: SRGD(0.1, metric="spectral"),
         lambda: SRGD(1e6),
         lambda: SRCD(0.1, block_size=1.0, seed=0),
-        lambda: SRCD(0.1, "gauss_southwell", block_size=4, adaptive="adam"),
+        lambda: SRCD(0.1, "greedy", block_size=4, adaptive="adam"),
     ],
 )
 def test_huge_gradients_leave_no_mark(optimizer):
@@ -377,7 +389,7 @@ def test_half_precision_moves_and_stays_orthogonal(dtype):
     """The sum of a common gradient overflows in float16; rounding adds up."""
     for optimizer in (
         SRGD(0.1),
-        SRCD(0.1, "gauss_southwell", block_size=10),
+        SRCD(0.1, "greedy", block_size=10),
     ):
         v = keras.Variable(haar(20), dtype=dtype)
         v.constraint = Orthogonal()
@@ -443,7 +455,7 @@ def test_a_correction_from_afar_projects():
     assert error_of(v) < 1e-5
 
 
-@pytest.mark.parametrize("selection", ["gauss_southwell", "cyclic"])
+@pytest.mark.parametrize("selection", ["greedy", "cyclic"])
 @pytest.mark.parametrize("adaptive", ["rmsprop", "adam"])
 def test_moments_survive_half_precision_and_huge_gradients(adaptive, selection):
     optimizer = SRCD(0.01, selection, 2, adaptive=adaptive)
@@ -621,15 +633,14 @@ def test_euclidean_optimizers_that_cannot_be_used():
         (lambda: SRGD(retraction="exp"), "retraction"),
         (lambda: SRGD(metric="canonical"), "metric"),
         (lambda: SRCD(selection="best"), "selection"),
+        (lambda: SRCD(selection="all", block_size=2), "block_size"),
         (lambda: SRCD(adaptive="sgd"), "adaptive"),
         (lambda: SRCD(block_size=0), "block_size"),
         (lambda: SRCD(block_size=1.5), "block_size"),
         (lambda: SRCD(block_size=True), "block_size"),
         (lambda: SRCD(coordinate_scale=0), "coordinate_scale"),
         (
-            lambda: SRCD(
-                selection="gauss_southwell", coordinate_scale="unbiased"
-            ),
+            lambda: SRCD(selection="greedy", coordinate_scale="unbiased"),
             "unbiased",
         ),
         (lambda: SRCD(beta_2=1.0), "beta_2"),

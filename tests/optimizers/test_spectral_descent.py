@@ -50,13 +50,13 @@ def by_name(values):
 
 
 FORMS = {
-    "simultaneous": {},
+    "all": {},
     "momentum": {"momentum": 0.6},
     "rms": {"preconditioner": "rms", "rho": 0.9, "epsilon": 1e-3},
     "adagrad": {"preconditioner": "adagrad", "momentum": 0.3},
-    "cyclic": {"update": "cyclic", "momentum": 0.5},
-    "greedy": {"update": "greedy", "momentum": 0.5},
-    "greedy rms": {"update": "greedy", "preconditioner": "rms"},
+    "cyclic": {"selection": "cyclic", "momentum": 0.5},
+    "greedy": {"selection": "greedy", "momentum": 0.5},
+    "greedy rms": {"selection": "greedy", "preconditioner": "rms"},
 }
 
 
@@ -136,29 +136,29 @@ def test_unit_metric_gives_the_plain_step():
         assert np.max(np.abs(step - other / 1e12)) < 1e-6
 
 
-@pytest.mark.parametrize("update", ["simultaneous", "cyclic", "greedy"])
-def test_zero_gradients_change_nothing(update):
+@pytest.mark.parametrize("selection", ["all", "cyclic", "greedy"])
+def test_zero_gradients_change_nothing(selection):
     for preconditioner in (None, "rms", "adagrad"):
         optimizer = SpectralDescent(
-            1.0, 1.0, update=update, preconditioner=preconditioner
+            1.0, 1.0, selection=selection, preconditioner=preconditioner
         )
         zeros = [np.zeros(shape, DTYPE) for shape in SHAPES]
         for step in apply(optimizer, weights(), zeros):
             assert not step.any()
 
 
-@pytest.mark.parametrize("update", ["simultaneous", "cyclic", "greedy"])
-def test_infinite_constants_stop_a_weight(update):
+@pytest.mark.parametrize("selection", ["all", "cyclic", "greedy"])
+def test_infinite_constants_stop_a_weight(selection):
     constants = {"w0": np.inf, "default": 1.0}
-    optimizer = SpectralDescent(1.0, constants, update=update, radius=1.0)
+    optimizer = SpectralDescent(1.0, constants, selection=selection, radius=1.0)
     variables = weights()
     values = gradients(0)
     values[0] = 1e3 * values[0]
     steps = apply(optimizer, variables, values)
     assert not steps[0].any()
     assert all(np.isfinite(step).all() for step in steps)
-    assert any(step.any() for step in steps) == (update != "cyclic")
-    everything = SpectralDescent(1.0, np.inf, update=update)
+    assert any(step.any() for step in steps) == (selection != "cyclic")
+    everything = SpectralDescent(1.0, np.inf, selection=selection)
     for step in apply(everything, weights(), values):
         assert not step.any()
 
@@ -206,12 +206,12 @@ def softmax_regression():
     return model, x, y, constants
 
 
-@pytest.mark.parametrize("update", ["cyclic", "greedy"])
+@pytest.mark.parametrize("selection", ["cyclic", "greedy"])
 @pytest.mark.parametrize("accuracy", ["standard", "exact"])
-def test_each_step_gains_what_is_certified(update, accuracy):
+def test_each_step_gains_what_is_certified(selection, accuracy):
     model, x, y, constants = softmax_regression()
     optimizer = SpectralDescent(
-        1.0, constants, update=update, polar_accuracy=accuracy
+        1.0, constants, selection=selection, polar_accuracy=accuracy
     )
     values = (constants["out/kernel"], constants["bias"])
     kernel, bias = (
@@ -232,7 +232,7 @@ def test_each_step_gains_what_is_certified(update, accuracy):
         )
         new = [ops.convert_to_numpy(v) for v in model.trainable_variables]
         place = int(np.any(new[1] != bias.astype(DTYPE)))
-        if update == "cyclic":
+        if selection == "cyclic":
             assert place == count % 2
         share = 0.99 if accuracy == "standard" else 1.0
         size = share * oracles_norms.dual_norm(g[place], 2)
@@ -277,7 +277,7 @@ def test_unset_constants_do_not_move_and_warn_once():
 def test_greedy_trains_in_a_compiled_step():
     model, x, y, constants = softmax_regression()
     model.compile(
-        SpectralDescent(1.0, constants, update="greedy", momentum=0.2),
+        SpectralDescent(1.0, constants, selection="greedy", momentum=0.2),
         "sparse_categorical_crossentropy",
         jit_compile=BACKEND != "torch",
     )
@@ -317,14 +317,14 @@ def test_the_longer_name_wins():
         ({"radius": 0}, "radius"),
         ({"radius": "bound"}, "radius"),
         ({"radius": {"kernel": -1.0}}, "radius"),
-        ({"update": "random"}, "update"),
+        ({"selection": "random"}, "selection"),
         ({"preconditioner": "adam"}, "preconditioner"),
         ({"preconditioner": "rms"}, "lipschitz=1.0"),
         ({"momentum": 1.0}, "momentum"),
         ({"rho": -0.1}, "rho"),
         ({"epsilon": 0.0}, "epsilon"),
         ({"polar_accuracy": 0.9}, "polar_accuracy"),
-        ({"update": "greedy", "clipnorm": 1.0}, "clipnorm"),
+        ({"selection": "greedy", "clipnorm": 1.0}, "clipnorm"),
     ],
 )
 def test_errors(options, match):
@@ -352,7 +352,7 @@ def test_config_keeps_what_was_given():
     options = {
         "lipschitz": {"kernel": 2.0, "default": "bound"},
         "radius": {"kernel": 0.5},
-        "update": "cyclic",
+        "selection": "cyclic",
         "momentum": 0.5,
     }
     optimizer = SpectralDescent(0.5, **options)

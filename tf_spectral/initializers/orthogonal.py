@@ -69,7 +69,7 @@ class BlockRotation(_OrthogonalInitializer):
         angles: `"cayley"`: `t = 2 arctan(s)` with `s` uniform in [-pi, pi],
             as in the paper, the Cayley transform of blocks
             `[[0, s], [-s, 0]]`; `|t|` is at most 144.7 degrees, large angles
-            are likelier. `"exact"`: `t` uniform in [-pi, pi], the exponential
+            are likelier. `"uniform"`: `t` uniform in [-pi, pi], the exponential
             of such blocks. Defaults to `"cayley"`.
         determinant: `1`, `-1` (the last column is negated) or `None`, which
             leaves it 1. Defaults to `None`.
@@ -101,11 +101,11 @@ class BlockRotation(_OrthogonalInitializer):
 
     def __init__(self, angles="cayley", determinant=None, seed=None):
         super().__init__(determinant, seed)
-        self.angles = checks.choice("angles", angles, ("cayley", "exact"))
+        self.angles = checks.choice("angles", angles, ("cayley", "uniform"))
 
     def matrix(self, shape, dtype):
         planes = shape[0] // 2
-        if self.angles == "exact":
+        if self.angles == "uniform":
             cos, sin = _uniform_directions(planes, dtype, self._drawn_seed)
         else:
             s = keras_random.uniform(

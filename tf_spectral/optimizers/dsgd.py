@@ -24,7 +24,7 @@ from tf_spectral.optimizers.block_steps import largest_rank
 from tf_spectral.optimizers.block_steps import one_of
 from tf_spectral.optimizers.block_steps import sparse_steps
 
-SELECTIONS = ("greedy", "all", "random", "sequential")
+SELECTIONS = ("greedy", "all", "random", "cyclic")
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
@@ -50,7 +50,7 @@ class DSGD(JointOptimizer):
             they are polar factors of gradients. Defaults to `2`.
         selection: `"greedy"` moves the block that is sure to gain most,
             `"all"` moves every block by its own step (the paper's DSGD_ALL;
-            not certified), `"random"` one block at random, `"sequential"` one
+            not certified), `"random"` one block at random, `"cyclic"` one
             after another. Defaults to `"greedy"`.
         smoothness: `tf_spectral.bounds.LayerwiseSmoothness`, best
             `LayerwiseSmoothness.from_model(model)`, which makes the steps
@@ -78,7 +78,7 @@ class DSGD(JointOptimizer):
         update_counts: Variable `(n,)`, how often each block was moved.
         local_gradient_norm: Variable, `max_i ||gradient_i||_* / p_i` at the
             last step (of the moved block alone for `"random"` and
-            `"sequential"`): the quantity whose square the theory bounds.
+            `"cyclic"`): the quantity whose square the theory bounds.
         skipped_steps: Variable, how many steps met a gradient with NaN or Inf.
             Such a step changes no weight; a warning follows.
 

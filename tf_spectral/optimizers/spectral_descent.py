@@ -22,7 +22,7 @@ from tf_spectral.optimizers.weight_values import BOUND
 from tf_spectral.optimizers.weight_values import checked_values
 from tf_spectral.optimizers.weight_values import values_by_weight
 
-UPDATES = ("simultaneous", "cyclic", "greedy")
+SELECTIONS = ("greedy", "all", "cyclic")
 PRECONDITIONERS = (None, "rms", "adagrad")
 
 
@@ -50,10 +50,10 @@ class SpectralDescent(JointOptimizer):
             them to `tf_spectral.callbacks.LipschitzEstimator`; until it has
             set them their weights stay, and a warning follows. Where a
             constant is infinite the weight stays. Defaults to `"bound"`.
-        update: `"simultaneous"` moves all weights in each step, which is not
+        selection: `"all"` moves all weights in each step, which is not
             covered by constants of one weight each; `"cyclic"` one after
             another, `"greedy"` the one with the largest `||G||_*^2 / L`.
-            Defaults to `"simultaneous"`.
+            Defaults to `"all"`.
         preconditioner: `None`, or `"rms"` or `"adagrad"` for RMSspectral and
             ADAspectral: the step `polar(G / A) / A`, elementwise, with
             `A = sqrt(epsilon + sqrt(v))` of squared gradients `v`, averaged or
@@ -74,7 +74,7 @@ class SpectralDescent(JointOptimizer):
         polar_accuracy: `"standard"`, `"fast"` or `"exact"`, see
             `tf_spectral.optimizers.DSGD`. Defaults to `"standard"`.
         **kwargs: Those of every Keras optimizer. `clipnorm` is refused with
-            greedy updates: it makes all norms equal.
+            greedy selection: it makes all norms equal.
 
     Attributes:
         constants: Variable `(n,)`, `L` of each trainable variable, NaN
@@ -112,7 +112,7 @@ class SpectralDescent(JointOptimizer):
         self,
         learning_rate=1.0,
         lipschitz=BOUND,
-        update="simultaneous",
+        selection="all",
         preconditioner=None,
         momentum=0.0,
         radius=None,
@@ -123,7 +123,7 @@ class SpectralDescent(JointOptimizer):
         **kwargs,
     ):
         kwargs = checks.optimizer_options(kwargs)
-        update = checks.choice("update", update, UPDATES)
+        selection = checks.choice("selection", selection, SELECTIONS)
         preconditioner = checks.choice(
             "preconditioner", preconditioner, PRECONDITIONERS
         )
@@ -131,10 +131,10 @@ class SpectralDescent(JointOptimizer):
         if radius is not None:
             radius = checked_values("radius", radius)
         _check_metric(preconditioner, lipschitz, radius)
-        _check_clipnorm(update, kwargs)
+        _check_clipnorm(selection, kwargs)
         super().__init__(learning_rate, name=name, **kwargs)
         self.lipschitz = lipschitz
-        self.update = update
+        self.selection = selection
         self.preconditioner = preconditioner
         self.momentum = checks.fraction("momentum", momentum)
         self.radius = radius
@@ -220,14 +220,14 @@ class SpectralDescent(JointOptimizer):
         """The mask of weights to move, and their steps."""
         n = len(blocks)
         accuracy, dtype = self.polar_accuracy, self._dtype
-        if self.update == "greedy":
+        if self.selection == "greedy":
             roots = ops.sqrt(constants)
             steps = greedy_spectral_steps(
                 blocks, ops.unstack(roots), accuracy, dtype
             )
             scores = ops.stack(steps.dual_norms) / roots
             return one_of(n, ops.argmax(scores)), steps
-        if self.update == "cyclic":
+        if self.selection == "cyclic":
             chosen = one_of(n, self.iterations % n)
         else:
             chosen = ops.ones((n,), dtype="bool")
@@ -252,7 +252,7 @@ class SpectralDescent(JointOptimizer):
         return {
             **super().get_config(),
             "lipschitz": _plain(self.lipschitz),
-            "update": self.update,
+            "selection": self.selection,
             "preconditioner": self.preconditioner,
             "momentum": self.momentum,
             "radius": _plain(self.radius),
@@ -284,12 +284,13 @@ def _check_metric(preconditioner, lipschitz, radius):
         )
 
 
-def _check_clipnorm(update, options):
-    if update == "greedy" and options.get("clipnorm"):
+def _check_clipnorm(selection, options):
+    if selection == "greedy" and options.get("clipnorm"):
         raise ValueError(
-            "`clipnorm` gives all gradients the same norm, and greedy updates "
-            "compare them. Expected clipnorm=None or another `update`, or "
-            f"`global_clipnorm`, Received: clipnorm={options['clipnorm']}"
+            "`clipnorm` gives all gradients the same norm, and greedy "
+            "selection compares them. Expected clipnorm=None or another "
+            "`selection`, or `global_clipnorm`, Received: "
+            f"clipnorm={options['clipnorm']}"
         )
 
 

@@ -21,7 +21,7 @@ from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.riemannian import RiemannianOptimizer
 from tf_spectral.optimizers.riemannian import check_square
 
-SELECTIONS = ("uniform", "gauss_southwell", "cyclic")
+SELECTIONS = ("greedy", "all", "random", "cyclic", "gauss_southwell")
 ADAPTIVE = (None, "rmsprop", "adam")
 
 
@@ -38,22 +38,25 @@ class SRCD(RiemannianOptimizer):
 
     Args:
         learning_rate: Float, a schedule, or a callable. Defaults to `2e-4`.
-        selection: `"uniform"` draws pairs, `"gauss_southwell"` takes those of
-            the largest partial derivatives, which costs one product of
-            matrices, `"cyclic"` takes all in turn. Defaults to `"uniform"`.
+        selection: `"random"` draws pairs; `"greedy"`, the rule of
+            Gauss-Southwell and also known as `"gauss_southwell"`, takes those
+            of the largest partial derivatives, which costs one product of
+            matrices; `"cyclic"` takes each in turn, and `"all"` turns every
+            pair in each step. Defaults to `"random"`.
         block_size: How many pairs a step turns: a positive integer; a float
             in (0, 1], the share of all `d (d - 1) / 2`; or a
             `keras.optimizers.schedules.LearningRateSchedule` that gives a
             number of pairs, held within `1` and `d // 2`. Pairs of a step are
             disjoint and are one geodesic step; beyond `d // 2` rounds of
-            disjoint pairs follow each other. Defaults to `1`.
+            disjoint pairs follow each other. `"all"` takes no block size.
+            Defaults to `1`.
         coordinate_scale: Float, a factor on the angles, or `"unbiased"`: the
             factor with which drawn and cyclic steps are in the mean the step
             of `SRGD`. Defaults to `1.0`.
         adaptive: `None`, `"rmsprop"` or `"adam"`: divides partial derivatives
             by their root mean squares, pair by pair, with `"adam"` after
             averaging. Moments stay in the frame of the moving matrix and need
-            no transport. Gauss-Southwell updates those of all pairs in each
+            no transport. Greedy selection updates those of all pairs in each
             step, the others those of the pairs they turn. Defaults to
             `None`.
         beta_1: Float in [0, 1), decay of the means of `"adam"`. Defaults to
@@ -68,7 +71,7 @@ class SRCD(RiemannianOptimizer):
         correction_period: Positive integer: every how many steps the rounding
             error of orthogonality is removed. Defaults to as many as turn
             each row 1000 times, in half precision ten times.
-        seed: Integer, for `"uniform"`. Defaults to a random one.
+        seed: Integer, for `"random"`. Defaults to a random one.
         **kwargs: Those of every Keras optimizer. Weight decay does not touch
             orthogonal variables.
 
@@ -93,7 +96,7 @@ class SRCD(RiemannianOptimizer):
     ...     keras.layers.SimpleRNN(8, recurrent_constraint=Orthogonal()),
     ...     keras.layers.Dense(1),
     ... ])
-    >>> model.compile(SRCD(0.01, "gauss_southwell", block_size=4), "mse")
+    >>> model.compile(SRCD(0.01, "greedy", block_size=4), "mse")
 
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
     for recurrent neural network training", 2022, algorithm 1 (its angles are
@@ -103,7 +106,7 @@ class SRCD(RiemannianOptimizer):
     def __init__(
         self,
         learning_rate=2e-4,
-        selection="uniform",
+        selection="random",
         block_size=1,
         coordinate_scale=1.0,
         adaptive=None,
@@ -125,8 +128,11 @@ class SRCD(RiemannianOptimizer):
             name=name,
             **kwargs,
         )
-        self.selection = checks.choice("selection", selection, SELECTIONS)
-        self.block_size = _check_block_size(block_size)
+        selection = checks.choice("selection", selection, SELECTIONS)
+        if selection == "gauss_southwell":
+            selection = "greedy"
+        self.selection = selection
+        self.block_size = _check_block_size(block_size, selection)
         self.coordinate_scale = _check_coordinate_scale(
             coordinate_scale, selection
         )
@@ -142,25 +148,27 @@ class SRCD(RiemannianOptimizer):
         if self.built or not variables:
             return
         super().build(variables)
-        kind = (
-            DenseMoments if self.selection == "gauss_southwell" else LazyMoments
-        )
+        kind = DenseMoments if self.selection == "greedy" else LazyMoments
         self._sizes, self._moments, self._seeds = {}, {}, {}
         for place, variable in enumerate(self._trainable_variables):
             if self._on_manifold[place] and variable.shape[0] > 1:
-                sizes = round_sizes(self.block_size, variable.shape[0])
+                sizes = self._round_sizes(variable)
                 self._sizes[place] = sizes
                 self._moments[place] = kind(self, variable)
                 self._seeds[place] = IterationSeed(
                     (self.seed + place) % checks.SEEDS, lambda: self.iterations
                 )
 
+    def _round_sizes(self, variable):
+        share = 1.0 if self.selection == "all" else self.block_size
+        return round_sizes(share, variable.shape[0])
+
     def check_manifold(self, variables):
         super().check_manifold(variables)
         check_square(variables, "SRCD")
         for variable in variables:
             if variable.shape[0] > 1:
-                round_sizes(self.block_size, variable.shape[0])
+                self._round_sizes(variable)
 
     def correction_steps(self, place):
         if place not in self._sizes:
@@ -172,7 +180,7 @@ class SRCD(RiemannianOptimizer):
         if place not in self._sizes:
             return all_finite([gradient])
         choose = self._chosen
-        if self.selection == "gauss_southwell":
+        if self.selection == "greedy":
             choose = self._best
         rounds, directions, finite = choose(place, variable, gradient)
         dtype = directions[0].dtype
@@ -206,7 +214,7 @@ class SRCD(RiemannianOptimizer):
 
     def _chosen(self, place, variable, gradient):
         d, sizes = variable.shape[0], self._sizes[place]
-        if self.selection == "uniform":
+        if self.selection == "random":
             rounds = drawn_pairs(sizes, d, self._seeds[place])
         else:
             step = ops.cast(ops.convert_to_tensor(self.iterations), "int32")
@@ -590,8 +598,19 @@ def _without(direction, pairs):
     return ops.scatter_update(direction, indices, zeros)
 
 
-def _check_block_size(value):
+def _check_block_size(value, selection):
     """A number of pairs, a share of them or a schedule, as plain Python."""
+    value = _pairs_or_share(value)
+    if selection == "all" and value != 1:
+        raise ValueError(
+            "Argument `block_size` is for a choice of pairs. Expected "
+            'block_size=1 beside selection="all", which turns every pair, '
+            f"Received: block_size={checks.shown(value)}"
+        )
+    return value
+
+
+def _pairs_or_share(value):
     schedule = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(value, schedule):
         return value
@@ -617,10 +636,10 @@ def _check_coordinate_scale(value, selection):
             maximum=checks.LARGEST,
             must='be a positive number or "unbiased"',
         )
-    if selection == "gauss_southwell":
+    if selection == "greedy":
         raise ValueError(
             "No factor makes the largest coordinates unbiased. Expected a "
             'number, or another `selection`, Received: coordinate_scale="'
-            'unbiased", selection="gauss_southwell"'
+            'unbiased", selection="greedy"'
         )
     return value
