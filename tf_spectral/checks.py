@@ -718,3 +718,24 @@ def _scalar(value, convert):
     except (TypeError, ValueError, OverflowError):
         # `float(10**400)`; tensors that are not known yet.
         return None
+
+
+def real_tensor(name, tensor, dtype):
+    """A tensor in the dtype of a layer: integers and booleans are cast, too.
+
+    Args:
+        name: String, the argument.
+        tensor: Tensor, which may be sparse.
+        dtype: String, the floating dtype.
+
+    Raises:
+        ValueError: If the tensor is complex or holds no numbers, of which a
+            cast would lose a part or fail late.
+    """
+    given = backend.standardize_dtype(tensor.dtype)
+    if not any(kind in given for kind in ("float", "int", "bool")):
+        raise ValueError(
+            f"Argument `{name}` must be a tensor of real numbers. Expected a "
+            f"floating or integer dtype, Received: {name}.dtype={given}"
+        )
+    return tensor if given == dtype else ops.cast(tensor, dtype)

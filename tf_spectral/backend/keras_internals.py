@@ -67,6 +67,29 @@ def reset_dropout_masks(layer):
     layer._maybe_reset_dropout_masks(layer.cell)
 
 
+class RNNWithOwnMasks(keras.layers.RNN):
+    """A `keras.layers.RNN` that may draw its dropout masks itself."""
+
+    def draw_masks(self, cell, sequence, state):
+        """Draws the masks of a sequence, or returns `False`.
+
+        Args:
+            cell: The cell of the layer.
+            sequence: Tensor, the inputs of one step.
+            state: List of tensors, the initial states.
+
+        Returns:
+            Boolean, whether they were drawn. Else Keras draws them.
+        """
+        return False
+
+    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+        if not self.draw_masks(cell, input_sequence, input_state):
+            super()._maybe_config_dropout_masks(
+                cell, input_sequence, input_state
+            )
+
+
 # Graphs of layers
 
 
@@ -74,10 +97,11 @@ def is_graph(model):
     """Whether `model` runs a graph of layers that can be read."""
     if not isinstance(model, keras.Model):
         return False
-    # A subclass with a `call` of its own need not run its graph.
-    return is_of_keras(type(model).call) and bool(
-        getattr(model, "outputs", None)
+    # With a `call` of its own it need not run its graph.
+    keeps_call = "call" not in vars(model) and all(
+        is_of_keras(getattr(type(model), name)) for name in ("call", "__call__")
     )
+    return keeps_call and bool(getattr(model, "outputs", None))
 
 
 def call_behind(tensor):
@@ -102,11 +126,6 @@ def calls_of(layer):
 def inputs_as_given(model):
     """The inputs of a model in the structure that it was built from."""
     return getattr(model, "_inputs_struct", None)
-
-
-def is_chain(model):
-    """Whether one layer follows another: see `chain`."""
-    return chain(model) is not None
 
 
 def chain(model):

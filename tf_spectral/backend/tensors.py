@@ -49,7 +49,10 @@ def concretely(function):
 
 
 def top_k_takes_any():
-    """Whether `ops.top_k` takes any of equal entries, not the first."""
+    """Whether `ops.top_k` takes any of equal entries, not the first.
+
+    As PyTorch's does.
+    """
     return backend.backend() == "torch"
 
 

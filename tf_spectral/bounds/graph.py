@@ -6,6 +6,10 @@ from typing import NamedTuple
 import keras
 from keras import tree
 
+from tf_spectral.backend.keras_internals import call_behind
+from tf_spectral.backend.keras_internals import inputs_as_given
+from tf_spectral.backend.keras_internals import is_graph
+
 
 class Call(NamedTuple):
     """One call of a layer or of a symbolic operation.
@@ -35,18 +39,6 @@ class Value(NamedTuple):
     shape: tuple
 
 
-def is_graph(model):
-    """Whether `model` runs a graph of layers that can be read."""
-    if not isinstance(model, keras.Model):
-        return False
-    # With a `call` of its own it need not run its graph.
-    keeps_call = "call" not in vars(model) and all(
-        getattr(type(model), name).__module__.startswith("keras.")
-        for name in ("call", "__call__")
-    )
-    return keeps_call and bool(getattr(model, "outputs", None))
-
-
 def walk(model, inputs, visit):
     """Visits every call between inputs and output, earlier calls first.
 
@@ -70,8 +62,7 @@ def _walk(model, inputs, visit):
     values = {id(x): value for x, value in zip(model.inputs, inputs)}
     stack = list(model.outputs)
     while stack:
-        history = stack[-1]._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
+        node = call_behind(stack[-1])
         missing = [x for x in node.input_tensors if id(x) not in values]
         if id(stack[-1]) in values:
             stack.pop()
@@ -120,7 +111,7 @@ def _entering(node, values):
     if any(_has_tensors(other) for other in others) or _has_constants(node):
         return None  # a mask, say
     names = [x.name for x in model.inputs]
-    built_from = getattr(model, "_inputs_struct", None)
+    built_from = inputs_as_given(model)
     if isinstance(passed, dict) and not isinstance(built_from, dict):
         if not set(names) <= set(passed):
             return None

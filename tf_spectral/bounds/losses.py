@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import keras
 
+from tf_spectral.backend.keras_internals import settings_of
 from tf_spectral.bounds.exponents import conjugate_root
 from tf_spectral.bounds.exponents import pairing
 from tf_spectral.bounds.exponents import root
@@ -164,7 +165,7 @@ def _resolve(loss):
 def _settings(loss):
     settings = loss.get_config() if hasattr(loss, "get_config") else {}
     # `Huber.get_config` leaves out its `delta`.
-    return {**settings, **getattr(loss, "_fn_kwargs", {})}
+    return {**settings, **settings_of(loss)}
 
 
 def _kind(loss):

@@ -7,11 +7,13 @@ from keras import regularizers
 from keras import tree
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import call_behind
+from tf_spectral.backend.keras_internals import is_graph
+from tf_spectral.backend.keras_internals import is_of_keras
 from tf_spectral.bounds import losses
 from tf_spectral.bounds import rules
 from tf_spectral.bounds.exponents import matrix_pairing
 from tf_spectral.bounds.exponents import root
-from tf_spectral.bounds.graph import is_graph
 from tf_spectral.bounds.graph import penalises
 from tf_spectral.bounds.graph import walk
 from tf_spectral.bounds.propagation import NodeList
@@ -134,7 +136,7 @@ def _find_loss(model, loss):
 def _trains_otherwise(model):
     """Whether `model` has steps or losses that Keras did not write."""
     found = [getattr(type(model), name, None) for name in _TRAINING]
-    keras_own = all(f.__module__.startswith("keras.") for f in found if f)
+    keras_own = all(is_of_keras(f) for f in found if f)
     changed = any(name in vars(model) for name in _TRAINING)
     return not keras_own or changed or penalises(model)
 
@@ -175,7 +177,7 @@ def _note_inputs_that_are_read(nodes):
 
 
 def _name(tensor):
-    return tensor._keras_history.operation.name
+    return call_behind(tensor).operation.name
 
 
 def _input_bounds(model, input_norm):

@@ -8,9 +8,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from keras import backend
 from keras import layers
 
+from tf_spectral.backend.keras_internals import is_symbolic_operation
+from tf_spectral.backend.tensors import same_pooling_repeats_edges
 from tf_spectral.bounds.activations import activation_bounds
 from tf_spectral.bounds.activations import activation_name
 from tf_spectral.bounds.exponents import root
@@ -251,8 +252,8 @@ def _spread(nodes, call):
 
 def _average_pooling(nodes, call):
     windows = _pooling_windows(call)
-    if backend.backend() == "torch" and call.operation.padding == "same":
-        # Keras repeats the edges there: a window may be one entry alone.
+    if call.operation.padding == "same" and same_pooling_repeats_edges():
+        # A window may be one entry alone.
         return _scaled(nodes, call, root(windows.overlap(), nodes.q))
     # Row sums are 1 and column sums at most overlap / smallest.
     factor = root(max(windows.overlap() / windows.smallest(), 0.0), nodes.q)
@@ -298,8 +299,7 @@ def _adapted(layer):
 
 def _operation_name(operation):
     kind = type(operation)
-    is_operation = kind.__module__.startswith("keras.src.ops.")
-    return kind.__name__ if is_operation else kind
+    return kind.__name__ if is_symbolic_operation(operation) else kind
 
 
 # What joins several values.

@@ -12,6 +12,7 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral import files
+from tf_spectral.backend.keras_internals import start_at
 
 NAME = re.compile(r"epoch-(\d+)\.npz")
 # What a damaged disk makes of a file; a kill leaves none.
@@ -104,11 +105,11 @@ class Backup(callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         # As Keras' own callback tells `fit` where to begin.
-        self.model._initial_epoch = self.restore(self.model) or None
+        start_at(self.model, self.restore(self.model) or None)
 
     def on_epoch_begin(self, epoch, logs=None):
         # A second `fit` without backup shall not begin there.
-        self.model._initial_epoch = None
+        start_at(self.model, None)
 
     def on_epoch_end(self, epoch, logs=None):
         # Not when training ends: Keras has put averages into the weights then.
@@ -118,7 +119,7 @@ class Backup(callbacks.Callback):
             save_state(self.folder, epoch + 1, variables, self.kept)
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None
+        start_at(self.model, None)
 
 
 def saved_states(folder):

@@ -12,6 +12,7 @@ from keras import ops
 from tf_spectral import checks
 from tf_spectral import files
 from tf_spectral.backend.gradients import compiled_gradient
+from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.callbacks.monitor import EpochMonitor
 
 
@@ -107,7 +108,7 @@ def _find_layer(model, layer):
     name = layer if isinstance(layer, str) else None
     found = [
         candidate
-        for candidate in model._flatten_layers(include_self=False)
+        for candidate in layers_within(model, include_self=False)
         if isinstance(candidate, layers.RNN)
         and (layer is None or layer is candidate or name == candidate.name)
     ]
@@ -145,7 +146,7 @@ def _states(model):
     """The variables that stateful layers of the model keep their states in."""
     return [
         variable
-        for layer in model._flatten_layers(include_self=False)
+        for layer in layers_within(model, include_self=False)
         if isinstance(layer, layers.RNN) and layer.stateful
         for variable in keras.tree.flatten(layer.states or [])
     ]

@@ -3,6 +3,7 @@
 from keras import callbacks
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.parametrizations.singular_values import check_sigma
 from tf_spectral.parametrizations.svd import SVD
 
@@ -71,7 +72,7 @@ class SigmaRadiusSchedule(callbacks.Callback):
 
 def _annealed(model):
     """The parametrizations of a model whose radius is a weight."""
-    parts = [x for x in model._flatten_layers() if isinstance(x, SVD)]
+    parts = [x for x in layers_within(model) if isinstance(x, SVD)]
     parts = [part for part in parts if part.annealed_radius]
     if not parts:
         raise ValueError(

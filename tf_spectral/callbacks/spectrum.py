@@ -6,6 +6,8 @@ Zhang et al., 2018, Figure 4, left.
 import numpy as np
 from keras import ops
 
+from tf_spectral.backend.keras_internals import layers_within
+from tf_spectral.backend.keras_internals import own_variables
 from tf_spectral.callbacks.monitor import EpochMonitor
 from tf_spectral.callbacks.monitor import short_names
 from tf_spectral.constraints import Orthogonal
@@ -123,8 +125,7 @@ def _parametrized(layer):
 
 def _constrained(layer):
     """The same of the weights that are kept orthogonal by a constraint."""
-    own = layer._trainable_variables + layer._non_trainable_variables
-    for variable in own:
+    for variable in own_variables(layer):
         if isinstance(variable.constraint, Orthogonal):
             yield (variable.name,), lambda v=variable: _measure_constrained(v)
 
@@ -166,7 +167,7 @@ def _orthogonality_error(vectors):
 def _walk(layer, path=(), seen=None):
     """Pairs `(names on the way, layer)` of all layers, each layer once."""
     seen = set() if seen is None else seen
-    for child in layer._flatten_layers(include_self=False, recursive=False):
+    for child in layers_within(layer, include_self=False, recursive=False):
         if id(child) not in seen:
             seen.add(id(child))
             yield path + (child.name,), child

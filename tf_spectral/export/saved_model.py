@@ -9,10 +9,12 @@ from keras import ops
 from keras import tree
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import call_behind
+from tf_spectral.backend.keras_internals import calls_of
+from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.export.streaming import Stream
 from tf_spectral.export.streaming import chain_of
 from tf_spectral.export.streaming import obstacle
-from tf_spectral.export.streaming import parts_of
 from tf_spectral.export.versions import check_version
 from tf_spectral.export.versions import model_folder
 from tf_spectral.export.versions import write_version
@@ -117,7 +119,9 @@ def _check_model(model):
             f"Received: model={model}"
         )
     # Between requests a server would mix the states of different clients.
-    stateful = [p.name for p in parts_of(model) if getattr(p, "stateful", 0)]
+    stateful = [
+        p.name for p in layers_within(model) if getattr(p, "stateful", 0)
+    ]
     if stateful:
         raise ValueError(
             "Argument `model` must have no stateful layer: the state goes "
@@ -127,11 +131,9 @@ def _check_model(model):
     # With an unknown length Keras makes as many steps as the batch has rows.
     unsure = [
         part.name
-        for part in parts_of(model)
+        for part in layers_within(model)
         if isinstance(part, layers.TimeDistributed)
-        and any(
-            n.input_tensors[0].shape[1] is None for n in part._inbound_nodes
-        )
+        and any(n.input_tensors[0].shape[1] is None for n in calls_of(part))
     ]
     if unsure:
         raise ValueError(
@@ -154,7 +156,7 @@ def _stream(model, streaming):
             "Argument `streaming` cannot be True for a model that cannot run "
             f"step by step: {reason}. Received: streaming={streaming}"
         )
-    if any(isinstance(part, layers.RNN) for part in parts_of(model)):
+    if any(isinstance(part, layers.RNN) for part in layers_within(model)):
         warnings.warn(
             f"The model '{model.name}' is exported without the signatures "
             f"`step` and `initial_state`: {reason}. `streaming=False` leaves "
@@ -204,7 +206,7 @@ def _input_specs(model, dynamic_time):
     import tensorflow as tf
 
     # A chain of recurrent layers fits any length, whatever its Input says.
-    for part in parts_of(model):
+    for part in layers_within(model):
         if isinstance(part, layers.TimeDistributed) or (
             isinstance(part, layers.RNN) and part.unroll
         ):
@@ -217,7 +219,7 @@ def _input_specs(model, dynamic_time):
         name = (
             "inputs"
             if len(model.inputs) == 1
-            else tensor._keras_history[0].name
+            else call_behind(tensor).operation.name
         )
         specs.append(tf.TensorSpec(shape, tensor.dtype, name))
     return specs
@@ -247,7 +249,7 @@ def frozen_matrices(model):
         model: Built Keras model.
     """
     with contextlib.ExitStack() as stack:
-        for part in model._flatten_layers():
+        for part in layers_within(model):
             if isinstance(part, SVD):
                 stack.enter_context(_frozen(part))
         yield

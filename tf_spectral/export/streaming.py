@@ -2,12 +2,14 @@
 
 import inspect
 
-import keras
 from keras import layers
 from keras import models
 from keras import ops
 from keras import tree
 
+from tf_spectral.backend.keras_internals import chain
+from tf_spectral.backend.keras_internals import is_graph
+from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.spectral_dense import SpectralDense
 
@@ -78,13 +80,13 @@ def chain_of(model):
     Returns:
         List of layers, or `None` if the model is no such chain.
     """
-    if not _is_graph(model):
+    if not is_graph(model):
         return None
     if isinstance(model, models.Sequential):
         parts = model.layers
     else:
-        parts = _functional_chain(model)
-    chains = [chain_of(p) if _is_graph(p) else [p] for p in parts or ()]
+        parts = chain(model)
+    chains = [chain_of(p) if is_graph(p) else [p] for p in parts or ()]
     if parts is None or None in chains:
         return None
     return [layer for chain in chains for layer in chain]
@@ -97,7 +99,9 @@ def obstacle(chain):
     recurrent, in_time = False, True
     for layer in chain:
         if not in_time:
-            if any(isinstance(part, layers.RNN) for part in parts_of(layer)):
+            if any(
+                isinstance(part, layers.RNN) for part in layers_within(layer)
+            ):
                 return f"layer '{layer.name}' goes through time once more"
             continue
         if isinstance(layer, layers.RNN):
@@ -108,11 +112,6 @@ def obstacle(chain):
         if reason:
             return f"layer '{layer.name}' {reason}"
     return None if recurrent else "it has no recurrent layer"
-
-
-def parts_of(layer):
-    """A layer and all layers within it."""
-    return layer._flatten_layers()
 
 
 def _recurrent_obstacle(layer):
@@ -137,29 +136,6 @@ def _stepwise_obstacle(layer):
         f"({type(layer).__name__}) is not known to act on each time step "
         "alone, as layers in keras.layers.TimeDistributed do"
     )
-
-
-def _functional_chain(model):
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        return None
-    chain, tensor = [], model.outputs[0]
-    while tensor is not model.inputs[0]:
-        layer, index, _ = tensor._keras_history
-        call = layer._inbound_nodes[index].arguments
-        tensor, *others = [*call.args, *call.kwargs.values()]
-        # Keras adds `mask=None` and `training=False` to what was passed.
-        plain = all(a is None or a is False for a in others)
-        single = isinstance(tensor, keras.KerasTensor)
-        if not (plain and single and isinstance(layer, layers.Layer)):
-            return None
-        chain.append(layer)
-    return chain[::-1]
-
-
-def _is_graph(layer):
-    # A subclass may have a `call` of its own.
-    own = type(layer).__module__.startswith("keras.")
-    return isinstance(layer, models.Model) and own
 
 
 def _infer(layer, *args):

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import kernel_variable
 from tf_spectral.layers.gains import activation_gain
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.modrelu import get_activation
@@ -98,7 +99,7 @@ class Convertible:
             new.bias.assign(ops.copy(layer.bias))
             carry_trainable(layer.bias, new.bias)
         if not layer.lora_enabled:
-            carry_trainable(layer._kernel, new.svd)
+            carry_trainable(kernel_variable(layer), new.svd)
         return new
 
     def to_stock(self):
@@ -121,7 +122,7 @@ class Convertible:
         layer.build(self.shape_for_kernel(self.kernel.shape))
         bias = [ops.copy(self.bias)] if layer.use_bias else []
         layer.set_weights([self.kernel, *bias])
-        carry_trainable(self.svd, layer._kernel)
+        carry_trainable(self.svd, kernel_variable(layer))
         if layer.use_bias:
             carry_trainable(self.bias, layer.bias)
         return layer

@@ -6,6 +6,8 @@ from keras import ops
 from keras import tree
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import call_in_progress
+from tf_spectral.backend.keras_internals import reset_dropout_masks
 from tf_spectral.initializers import get_reflector_initializer
 from tf_spectral.layers.conversion import bounds_for
 from tf_spectral.layers.conversion import carry_trainable
@@ -191,14 +193,14 @@ class GatedCell:
     def _is_formed(self):
         # Outside of a call Keras would begin one when it is asked.
         formed = self._formed is not None
-        return formed and self._formed_in is self._get_call_context()
+        return formed and self._formed_in is call_in_progress(self)
 
     def _form(self):
         # Of the kernel's dtype in this call: the layer around may have been
         # given a policy of its own.
         dtype = ops.convert_to_tensor(self.kernel).dtype
         self._formed = ops.cast(self.recurrent_matrix(), dtype)
-        self._formed_in = self._get_call_context()
+        self._formed_in = call_in_progress(self)
 
     def _drop(self):
         self._formed = self._formed_in = None
@@ -470,7 +472,7 @@ class GatedLayer(GatedConvertible):
             )
         except Exception:
             # An exception leaves no half-traced tensors behind in the cell.
-            self._maybe_reset_dropout_masks(self.cell)
+            reset_dropout_masks(self)
             raise
 
     def inner_loop(self, sequences, initial_state, mask, training=False):

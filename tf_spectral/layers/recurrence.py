@@ -16,10 +16,10 @@ import functools
 from typing import Any
 from typing import NamedTuple
 
-from keras import backend
 from keras import ops
 
 from tf_spectral.backend.loops import chunked_scan
+from tf_spectral.backend.tensors import is_differentiated_again
 from tf_spectral.layers.modrelu import modrelu
 from tf_spectral.linalg.checks import working_dtype
 
@@ -93,7 +93,7 @@ def recurrence(
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             kept = tapes
-            if _is_differentiated_again():
+            if is_differentiated_again():
                 # The tapes were written where PyTorch records nothing.
                 _, kept = _forward(w, matrix, activation)
             cotangents = _backward(
@@ -106,15 +106,6 @@ def recurrence(
         return output, grad
 
     return run(*tensors.values(), *transition)
-
-
-def _is_differentiated_again():
-    """Whether a backward pass on PyTorch is itself to be differentiated."""
-    if backend.backend() != "torch":
-        return False
-    import torch
-
-    return torch.is_grad_enabled()
 
 
 def _forward(w, matrix, activation):

@@ -11,13 +11,16 @@ from keras import layers
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import RNNWithOwnMasks
+from tf_spectral.backend.keras_internals import call_in_progress
+from tf_spectral.backend.keras_internals import reset_dropout_masks
+from tf_spectral.checks import real_tensor
 from tf_spectral.layers.conversion import adds_bias
 from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.conversion import check_same_bias
 from tf_spectral.layers.conversion import check_untrained
 from tf_spectral.layers.conversion import config_of
 from tf_spectral.layers.conversion import sequences_shape
-from tf_spectral.layers.inputs import real_tensor
 from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.modrelu import get_activation
 from tf_spectral.layers.modrelu import plain_activation
@@ -117,7 +120,7 @@ class FastRNNCell(layers.SimpleRNNCell):
     def _step_forward(self):
         """Multiplies by R: formed for the whole sequence, or for one step."""
         formed = self._advance is not None
-        if formed and self._advance_of is self._get_call_context():
+        if formed and self._advance_of is call_in_progress(self):
             return self._advance
         return self.transition().forward()
 
@@ -127,7 +130,7 @@ class FastRNNCell(layers.SimpleRNNCell):
 
     def get_recurrent_dropout_mask(self, step_input):
         self._advance = self.transition().forward()
-        self._advance_of = self._get_call_context()
+        self._advance_of = call_in_progress(self)
         return super().get_recurrent_dropout_mask(step_input)
 
     def reset_recurrent_dropout_mask(self):
@@ -155,7 +158,7 @@ def of_cell(name):
     return property(lambda self: getattr(self.cell, name))
 
 
-class FastRNN(layers.RNN):
+class FastRNN(RNNWithOwnMasks):
     """Base of the drop-in replacements for `keras.layers.SimpleRNN`.
 
     It does everything that `SimpleRNN` does. The pass through time is that of
@@ -206,7 +209,7 @@ class FastRNN(layers.RNN):
             )
         except Exception:
             # An exception leaves no half-traced tensors behind in the cell.
-            self._maybe_reset_dropout_masks(self.cell)
+            reset_dropout_masks(self)
             raise
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
@@ -234,15 +237,13 @@ class FastRNN(layers.RNN):
         # As Keras does: told to be `None` it is the identity.
         return self.cell.activation or activations.linear
 
-    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+    def draw_masks(self, cell, sequence, state):
         if self._pullback() is None:
-            super()._maybe_config_dropout_masks(
-                cell, input_sequence, input_state
-            )
-        else:
-            # As Keras does, but without forming the matrix: `_states` does.
-            cell.get_dropout_mask(input_sequence)
-            cell.state_mask(input_state[0])
+            return False
+        # As Keras does, but without forming the matrix: `_states` does.
+        cell.get_dropout_mask(sequence)
+        cell.state_mask(state[0])
+        return True
 
     def _states(self, x, initial_state, mask, training, pullback):
         cell = self.cell

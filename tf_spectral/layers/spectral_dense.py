@@ -10,8 +10,8 @@ from keras import regularizers
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
-from tf_spectral.layers.inputs import is_sparse
-from tf_spectral.layers.inputs import real_tensor
+from tf_spectral.backend.tensors import is_sparse
+from tf_spectral.checks import real_tensor
 from tf_spectral.layers.recurrence import low_rank_pays
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 from tf_spectral.layers.spectral_rnn import FORMS

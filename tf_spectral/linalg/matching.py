@@ -11,9 +11,9 @@ taken is passed over, and the first free one is the best that is left.
 
 import math
 
-from keras import backend
 from keras import ops
 
+from tf_spectral.backend.tensors import top_k_takes_any
 from tf_spectral.linalg.checks import check_square
 
 # A round pairs about half of the free rows of a random matrix. The rest is
@@ -92,9 +92,9 @@ def _rounds(scores, free, target):
             *_best_partners(_hidden(scores, free)), free, mate
         ),
         _paired(*_best_partners(scores), free, mate),
-        maximum_iterations=None if _ties_are_random() else WHOLE_ROUNDS - 1,
+        maximum_iterations=None if top_k_takes_any() else WHOLE_ROUNDS - 1,
     )
-    if _ties_are_random():
+    if top_k_takes_any():
         return state[1:]
     return ops.while_loop(
         lambda progress, free, mate: _unfinished(progress, free, target),
@@ -152,14 +152,9 @@ def _paired(value, named, free, mate):
     )
 
 
-def _ties_are_random():
-    """PyTorch's `top_k` takes any of equal entries; lists need the first."""
-    return backend.backend() == "torch"
-
-
 def _best_partners(seen):
     """The largest entry of each row and its place, of equal ones the first."""
-    if _ties_are_random():
+    if top_k_takes_any():
         named = ops.cast(ops.argmax(seen, axis=1), "int32")
         places = ops.arange(seen.shape[0], dtype="int32") * seen.shape[1]
         return ops.take(ops.reshape(seen, (-1,)), places + named), named

@@ -8,11 +8,14 @@ from keras import layers as stock
 from keras import ops
 from keras import tree
 
-from tf_spectral.bounds.graph import is_graph
+from tf_spectral.backend.keras_internals import call_behind
+from tf_spectral.backend.keras_internals import declared_output_shape
+from tf_spectral.backend.keras_internals import is_graph
+from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.layers.conversion import carry_trainable
 from tf_spectral.layers.conversion import config_of
+from tf_spectral.models.selection import children_of
 from tf_spectral.models.selection import find_layers
-from tf_spectral.models.selection import parts_of
 
 
 class Cloner:
@@ -56,12 +59,12 @@ class Cloner:
         return _from_configuration(layer)
 
     def _wrapper(self, wrapper):
-        parts = [self._part(part) for part in parts_of(wrapper)]
+        parts = [self._part(part) for part in children_of(wrapper)]
         config = wrapper.get_config()
         config.update(zip(("layer", "backward_layer"), parts))
         new = type(wrapper)(**config)
         new.build_from_config(wrapper.get_build_config())
-        for part, own in zip(parts, parts_of(new)):
+        for part, own in zip(parts, children_of(new)):
             # `Bidirectional` makes a forward layer of its own.
             if own is not part:
                 carry_over(part, own)
@@ -94,7 +97,7 @@ def _inputs_like(model):
         return None
 
     def like(tensor):
-        config = tensor._keras_history.operation.get_config()
+        config = call_behind(tensor).operation.get_config()
         return stock.InputLayer.from_config(config).output
 
     return keras.tree.map_structure(like, model.input)
@@ -116,7 +119,7 @@ def _lambda(layer):
     # Keras makes no function from a configuration that it does not trust.
     return stock.Lambda(
         layer.function,
-        output_shape=layer._output_shape,
+        output_shape=declared_output_shape(layer),
         mask=layer.mask,
         arguments=layer.arguments,
         name=layer.name,
@@ -139,7 +142,7 @@ def carry_over(layer, clone):
             f"shapes {shapes}, Received: {received}"
         )
     # From the outside in: a layer hands what it is told to its parts.
-    for old, new in zip(layer._flatten_layers(), clone._flatten_layers()):
+    for old, new in zip(layers_within(layer), layers_within(clone)):
         carry_trainable(old, new)
     for old, new in zip(layer.weights, clone.weights):
         new.assign(ops.copy(old))
@@ -155,7 +158,7 @@ def carry_states(layer, clone):
         states = zip(tree.flatten(layer.states), tree.flatten(clone.states))
         for old, new in states:
             new.assign(ops.copy(old))
-    for old, new in zip(parts_of(layer), parts_of(clone)):
+    for old, new in zip(children_of(layer), children_of(clone)):
         carry_states(old, new)
 
 

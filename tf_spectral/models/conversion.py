@@ -3,7 +3,7 @@
 import keras
 from keras import layers as stock
 
-from tf_spectral.bounds.graph import is_graph
+from tf_spectral.backend.keras_internals import is_graph
 from tf_spectral.layers import SpectralConv1D
 from tf_spectral.layers import SpectralConv2D
 from tf_spectral.layers import SpectralDense

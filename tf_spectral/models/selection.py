@@ -7,7 +7,7 @@ from typing import NamedTuple
 from keras import layers as stock
 
 from tf_spectral import checks
-from tf_spectral.bounds.graph import is_graph
+from tf_spectral.backend.keras_internals import is_graph
 
 # Wrappers and the attributes that hold what they wrap.
 WRAPPERS = {
@@ -32,7 +32,7 @@ class Found(NamedTuple):
         return f"`{self.paths[0]}` ({type(self.layer).__name__})"
 
 
-def parts_of(layer):
+def children_of(layer):
     """List of the layers within a model or a wrapper, `[]` for any other."""
     if is_graph(layer):
         return list(layer.layers)
@@ -44,7 +44,7 @@ def find_layers(model):
     found = {}
 
     def visit(outer, prefix):
-        for layer in parts_of(outer):
+        for layer in children_of(outer):
             path = prefix + layer.name
             found.setdefault(id(layer), Found(layer, [])).paths.append(path)
             visit(layer, f"{path}/")
