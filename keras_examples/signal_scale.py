@@ -15,7 +15,7 @@ import numpy as np
 
 from support import arguments
 from tf_spectral import initializers
-from tf_spectral.layers.gains import activation_gain
+from tf_spectral.activations import activation_gain
 from tf_spectral.parametrizations import SVD
 
 STARTS = {

@@ -9,11 +9,11 @@ from tests import helpers
 from tests import oracles_recurrent as oracle
 from tests.bounds import recurrent_cases as cases
 from tests.helpers import assert_close
+from tf_spectral.activations import SMOOTH
+from tf_spectral.activations import smooth_activation
 from tf_spectral.bounds import rnn_lipschitz_constants
 from tf_spectral.bounds import rnn_loss_bound
 from tf_spectral.bounds import rnn_trust_region
-from tf_spectral.bounds.activations import SMOOTH
-from tf_spectral.bounds.activations import smooth_activation
 
 TIERS = ("vector", "tensor", "paper")
 # units, inputs, classes, steps, batch: square, wide, tall, ones, many steps.

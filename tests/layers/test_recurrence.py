@@ -14,11 +14,11 @@ from tests.helpers import assert_close
 from tests.helpers import evaluate
 from tests.helpers import inner
 from tests.helpers import value_and_grad
+from tf_spectral.activations import pullback_from_output
 from tf_spectral.layers import ModReLU
 from tf_spectral.layers.recurrence import Dense
 from tf_spectral.layers.recurrence import DiagonalPlusLowRank
 from tf_spectral.layers.recurrence import recurrence
-from tf_spectral.layers.slopes import pullback_from_output
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 ORACLES = {

@@ -30,7 +30,7 @@ import math
 import numpy as np
 from keras import ops
 
-from tf_spectral.bounds.activations import activation_bounds
+from tf_spectral.activations import activation_bounds
 from tf_spectral.bounds.exponents import root
 
 _KINDS = ("input", "affine", "activation", "scale", "sum", "concatenate")

@@ -11,9 +11,9 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.activations import SmoothActivation
+from tf_spectral.activations import smooth_activation
 from tf_spectral.backend.loops import scan
-from tf_spectral.bounds.activations import SmoothActivation
-from tf_spectral.bounds.activations import smooth_activation
 from tf_spectral.linalg.checks import check_rank
 
 TIERS = ("vector", "tensor", "global", "paper")

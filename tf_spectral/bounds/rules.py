@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import layers
 
+from tf_spectral.activations import activation_bounds
+from tf_spectral.activations import activation_name
 from tf_spectral.backend.keras_internals import is_symbolic_operation
 from tf_spectral.backend.tensors import same_pooling_repeats_edges
-from tf_spectral.bounds.activations import activation_bounds
-from tf_spectral.bounds.activations import activation_name
 from tf_spectral.bounds.exponents import root
 from tf_spectral.bounds.graph import Call
 from tf_spectral.bounds.graph import penalises

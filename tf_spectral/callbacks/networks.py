@@ -6,7 +6,7 @@ from keras import layers
 from keras import ops
 
 from tf_spectral import bounds
-from tf_spectral.bounds.activations import smooth_activation
+from tf_spectral.activations import smooth_activation
 from tf_spectral.bounds.losses import recognise
 from tf_spectral.layers import SpectralDense
 from tf_spectral.layers.simple_rnn import FastRNN

@@ -7,10 +7,10 @@ from keras import models
 from keras import ops
 from keras import tree
 
+from tf_spectral.activations import ModReLU
 from tf_spectral.backend.keras_internals import chain
 from tf_spectral.backend.keras_internals import is_graph
 from tf_spectral.backend.keras_internals import layers_within
-from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.spectral_dense import SpectralDense
 
 

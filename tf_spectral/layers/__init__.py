@@ -1,6 +1,6 @@
 """Keras layers; their matrices are parametrized or constrained."""
 
-from tf_spectral.layers.modrelu import ModReLU
+from tf_spectral.activations import ModReLU
 from tf_spectral.layers.orthogonal_rnn import OrthogonalRNN
 from tf_spectral.layers.orthogonal_rnn import OrthogonalRNNCell
 from tf_spectral.layers.spectral_conv import SpectralConv1D

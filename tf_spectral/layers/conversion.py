@@ -4,11 +4,11 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.activations import ModReLU
+from tf_spectral.activations import activation_gain
+from tf_spectral.activations import get_activation
+from tf_spectral.activations import plain_activation
 from tf_spectral.backend.keras_internals import kernel_variable
-from tf_spectral.layers.gains import activation_gain
-from tf_spectral.layers.modrelu import ModReLU
-from tf_spectral.layers.modrelu import get_activation
-from tf_spectral.layers.modrelu import plain_activation
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.parametrizations.singular_values import bounds_that_hold

@@ -4,10 +4,10 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
+from tf_spectral.activations import ModReLU
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.initializers import get_orthogonal_initializer
 from tf_spectral.layers.conversion import carry_trainable
-from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.recurrence import Dense
 from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.simple_rnn import FastRNNCell

@@ -11,6 +11,11 @@ from keras import layers
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.activations import ModReLU
+from tf_spectral.activations import get_activation
+from tf_spectral.activations import plain_activation
+from tf_spectral.activations import pullback_from_output
+from tf_spectral.activations import serialize_activation
 from tf_spectral.backend.keras_internals import RNNWithOwnMasks
 from tf_spectral.backend.keras_internals import call_in_progress
 from tf_spectral.backend.keras_internals import reset_dropout_masks
@@ -21,12 +26,7 @@ from tf_spectral.layers.conversion import check_same_bias
 from tf_spectral.layers.conversion import check_untrained
 from tf_spectral.layers.conversion import config_of
 from tf_spectral.layers.conversion import sequences_shape
-from tf_spectral.layers.modrelu import ModReLU
-from tf_spectral.layers.modrelu import get_activation
-from tf_spectral.layers.modrelu import plain_activation
-from tf_spectral.layers.modrelu import serialize_activation
 from tf_spectral.layers.recurrence import recurrence
-from tf_spectral.layers.slopes import pullback_from_output
 
 
 class FastRNNCell(layers.SimpleRNNCell):

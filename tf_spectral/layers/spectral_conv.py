@@ -7,8 +7,8 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
+from tf_spectral.activations import ModReLU
 from tf_spectral.checks import real_tensor
-from tf_spectral.layers.modrelu import ModReLU
 from tf_spectral.layers.spectral_kernel import SpectralKernel
 
 

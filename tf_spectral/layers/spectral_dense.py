@@ -29,7 +29,7 @@ class SpectralDense(SpectralKernel):
 
     An activation `f` that shrinks its input makes a signal vanish in a deep
     stack with `sigma_center=1`; `"auto"` makes up for it, by too much where
-    reflectors are few (see `tf_spectral.layers.gains.activation_gain`). In a
+    reflectors are few (see `tf_spectral.activations.activation_gain`). In a
     residual branch, `x + f(x K + b)`, use `sigma_center=0.0`: each branch
     then starts from nothing and may add up to `sigma_radius` times the
     signal.
@@ -45,7 +45,7 @@ class SpectralDense(SpectralKernel):
             units is a good start. Defaults to `None`.
         sigma_center: Non-negative float, the middle of the singular values,
             or `"auto"` for the gain of the activation
-            (`tf_spectral.layers.gains.activation_gain`): 1 without one,
+            (`tf_spectral.activations.activation_gain`): 1 without one,
             `sqrt(2 / (1 + a^2))` for a leaky ReLU of slope `a`, 1.59 for
             tanh. Defaults to `1.0`.
         sigma_radius: Positive float, smaller than a positive center. Defaults

@@ -10,14 +10,14 @@ from keras.saving import serialize_keras_object
 
 from tf_spectral import checks
 from tf_spectral import initializers
+from tf_spectral.activations import ModReLU
+from tf_spectral.activations import activation_gain
+from tf_spectral.activations import get_activation
+from tf_spectral.activations import plain_activation
+from tf_spectral.activations import serialize_activation
 from tf_spectral.layers.conversion import Convertible
 from tf_spectral.layers.conversion import plain_reflectors
 from tf_spectral.layers.conversion import usable_reflectors
-from tf_spectral.layers.gains import activation_gain
-from tf_spectral.layers.modrelu import ModReLU
-from tf_spectral.layers.modrelu import get_activation
-from tf_spectral.layers.modrelu import plain_activation
-from tf_spectral.layers.modrelu import serialize_activation
 from tf_spectral.linalg.factorization import check_reflectors
 from tf_spectral.parametrizations.singular_values import check_sigma
 from tf_spectral.parametrizations.svd import SVD
