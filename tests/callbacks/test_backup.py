@@ -15,6 +15,8 @@ from tf_spectral.callbacks.backup import save_state
 from tf_spectral.callbacks.backup import saved_states
 from tf_spectral.layers import SpectralDense
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 3)).astype("float32")
 Y = RNG.normal(size=(8, 1)).astype("float32")
@@ -82,6 +84,7 @@ def assert_same(model, other):
         ),
     ],
 )
+@pytest.mark.usefixtures("compiled_functions")
 def test_a_killed_training_ends_as_if_it_had_not(options, tmp_path):
     whole = compiled(**options)
     fit(whole, 5)

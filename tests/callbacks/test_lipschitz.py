@@ -18,6 +18,8 @@ from tf_spectral.layers import SpectralRNN
 from tf_spectral.optimizers import DSGD
 from tf_spectral.optimizers import SpectralDescent
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SPARSE = "sparse_categorical_crossentropy"
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 5, 3)).astype("float32")
@@ -117,6 +119,7 @@ def test_what_is_measured_when(stub):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="not in PyTorch's trainer")
+@pytest.mark.usefixtures("compiled_functions")
 def test_several_steps_in_an_execution(stub):
     model = rnn_model(steps_per_execution=2)
     estimator = LipschitzEstimator(X, every=3)
@@ -288,6 +291,7 @@ def test_backtracking_finds_the_least_factor_that_keeps_the_promise():
     assert trials.certified_factor(0, 1.0, 1e-4, 1e-2) < 1e-4
 
 
+@pytest.mark.usefixtures("compiled_functions")
 def test_backtracking_in_training():
     model = rnn_model()
     estimator = LipschitzEstimator(X, Y, every=1, backtracking=True)

@@ -16,6 +16,8 @@ from tf_spectral.callbacks.networks import class_margins
 from tf_spectral.layers import OrthogonalRNN
 from tf_spectral.layers import SpectralRNN
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 X = np.random.default_rng(0).normal(size=(12, 5, 3)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 4, size=12)
 NAMES = (
@@ -49,18 +51,31 @@ def fit(model, *callbacks, epochs=1, y=Y, **kwargs):
     ).history
 
 
+def disturb(model):
+    """Weights as training may leave them, and no training."""
+    rng = np.random.default_rng(2)
+    for variable in model.trainable_variables:
+        noise = 0.3 * rng.normal(size=variable.shape)
+        variable.assign_add(noise.astype("float32"))
+    return model
+
+
+def measured(model, monitor):
+    """The values of the logs in the order of `NAMES`."""
+    monitor.set_model(model)
+    monitor.prepare()
+    logs = monitor.measure(0)
+    return [logs[f"generalization/{name}"] for name in NAMES]
+
+
 def numpy_of(x):
     return ops.convert_to_numpy(x).astype("float64")
-
-
-def last(history):
-    return [history[f"generalization/{name}"][-1] for name in NAMES]
 
 
 def margins_of(model, y=Y):
     """By a loop over the examples, from the model's own outputs."""
     margins = []
-    for logits, label in zip(model.predict(X, verbose=0), y):
+    for logits, label in zip(numpy_of(model(X)), y):
         others = [v for k, v in enumerate(logits) if k != label]
         margins.append(float(logits[label]) - float(max(others)))
     return np.array(margins)
@@ -77,8 +92,10 @@ def margins_of(model, y=Y):
 def test_values_are_those_of_the_model(rnn):
     rnn = rnn()
     model = compiled(rnn)
+    if not isinstance(rnn, OrthogonalRNN):
+        disturb(model)
     monitor = GeneralizationMonitor(X, Y, margin=0.5, examples=1000)
-    values = dict(zip(NAMES, last(fit(model, monitor))))
+    values = dict(zip(NAMES, measured(model, monitor)))
     matrix = (
         rnn.cell.recurrent_kernel
         if isinstance(rnn, layers.SimpleRNN)
@@ -103,7 +120,7 @@ def test_values_are_those_of_the_model(rnn):
 def test_margin_is_a_quantile():
     model = compiled(SpectralRNN(6))
     monitor = GeneralizationMonitor(X, Y, quantile=0.75)
-    margin = last(fit(model, monitor))[4]
+    margin = measured(model, monitor)[4]
     assert_close(margin, np.quantile(margins_of(model), 0.75), 1e-5)
     assert monitor.examples == 12
 
@@ -111,7 +128,7 @@ def test_margin_is_a_quantile():
 def test_margin_below_zero_has_no_bound():
     model = compiled(SpectralRNN(6))
     monitor = GeneralizationMonitor(X, Y, quantile=0.0)
-    values = dict(zip(NAMES, last(fit(model, monitor))))
+    values = dict(zip(NAMES, measured(model, monitor)))
     assert values["margin"] < 0
     names = ("log_complexity", "log_gap", "gap")
     assert all(values[name] == math.inf for name in names)
@@ -120,13 +137,11 @@ def test_margin_below_zero_has_no_bound():
 
 def test_forms_of_the_labels():
     rows = np.eye(4)[Y]
-    model, measured = compiled(SpectralRNN(6)), []
+    model, found = compiled(SpectralRNN(6)), []
     for y in (Y, Y[:, None], rows, rows.astype("float32"), list(Y)):
         monitor = GeneralizationMonitor(X, y, quantile=0.9)
-        monitor.set_model(model)
-        monitor.prepare()
-        measured.append(monitor.measure(0))
-    assert all(values == measured[0] for values in measured)
+        found.append(measured(model, monitor))
+    assert all(values == found[0] for values in found)
 
 
 def test_a_spectralized_model():
@@ -140,10 +155,8 @@ def test_a_spectralized_model():
     x, y = np.ones((4, 4, 2), "float32"), np.array([0, 1, 0, 1])
     found = []
     for net in (model, tf_spectral.spectralize(model)):
-        net.compile("sgd", "sparse_categorical_crossentropy")
         monitor = GeneralizationMonitor(x, y, margin=0.1)
-        net.fit(x, y, epochs=1, verbose=0, callbacks=[monitor])
-        found.append(monitor.history["generalization/log_complexity"][0])
+        found.append(measured(net, monitor)[0])
     np.testing.assert_allclose(*found, rtol=1e-4)
 
 
@@ -151,8 +164,8 @@ def test_two_classes_by_one_logit():
     y = Y % 2
     model = compiled(SpectralRNN(6), classes=1)
     monitor = GeneralizationMonitor(X, y, quantile=0.5)
-    margin = last(fit(model, monitor, y=y))[4]
-    logits = model.predict(X, verbose=0)[:, 0]
+    margin = measured(model, monitor)[4]
+    logits = numpy_of(model(X))[:, 0]
     assert_close(margin, np.median((2 * y - 1) * logits), 1e-5)
 
 
@@ -163,9 +176,7 @@ def test_softmax_and_layers_before():
     monitor = GeneralizationMonitor(X, Y, margin=1.0)
     given = GeneralizationMonitor(X, Y, margin=1.0, input_bound=1.0)
     for callback in (monitor, given):
-        callback.set_model(model)
-        callback.prepare()
-        callback.measure(0)
+        measured(model, callback)
     states = model.layers[1](2.0 * X)
     head = model.layers[-1]
     logits = numpy_of(states) @ numpy_of(head.kernel) + numpy_of(head.bias)
@@ -182,15 +193,15 @@ def test_masked_steps_are_left_out():
     x[: len(x) // 2, -2:] = 0.0
     model = compiled(SpectralRNN(6), layers.Masking())
     monitor = GeneralizationMonitor(x, Y, quantile=0.5)
-    model.fit(x, Y, callbacks=[monitor], verbose=0)
-    margins = class_margins(model.predict(x, verbose=0), Y)
-    margin = monitor.history["generalization/margin"][-1]
+    margin = measured(model, monitor)[4]
+    margins = class_margins(numpy_of(model(x)), Y)
     assert_close(margin, np.quantile(margins, 0.5), 1e-5)
     unmasked = model.layers[2](model.layers[1](x))
     others = class_margins(numpy_of(unmasked), Y)
     assert abs(np.quantile(others, 0.5) - margin) > 1e-4
 
 
+@pytest.mark.usefixtures("compiled_functions")
 def test_history_and_every(tmp_path):
     monitor = GeneralizationMonitor(X, Y, margin=1.0, every=2)
     logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))

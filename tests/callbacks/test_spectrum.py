@@ -15,6 +15,8 @@ from tf_spectral.layers import SpectralRNNCell
 from tf_spectral.parametrizations import SVD
 from tf_spectral.parametrizations import Orthogonal
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 QUANTITIES = (
     "sigma_min",
     "sigma_max",
@@ -256,6 +258,7 @@ def test_model_without_spectral_weights():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has no XLA here")
+@pytest.mark.usefixtures("compiled_functions")
 def test_beside_a_compiled_train_step():
     model = compiled(SpectralRNN(6, sigma_radius=0.3))
     model.compile("sgd", "mse", jit_compile=True)

@@ -1,4 +1,4 @@
-"""EpochMonitor: what is measured, when a training goes on and when not."""
+"""Monitors: what is measured when a training goes on, names of weights."""
 
 import keras
 import numpy as np
@@ -6,6 +6,9 @@ import pytest
 from keras import layers
 
 from tf_spectral.callbacks.monitor import EpochMonitor
+from tf_spectral.callbacks.monitor import short_names
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 1))
@@ -70,6 +73,7 @@ def test_epochs_count_from_the_first_of_all(start, every):
         assert value == measured[last]
 
 
+@pytest.mark.usefixtures("compiled_functions")
 def test_the_same_monitor_in_a_second_training_starts_no_more():
     monitor, model = Weights(2), compiled_model()
     fit(model, monitor)
@@ -99,3 +103,12 @@ def test_goes_on_from_a_backup_as_if_it_had_not_stopped(killed, tmp_path):
     assert first == every_epoch.measured[killed]
     assert first[0] == killed - 1
     assert rest == [pair for pair in whole.measured if pair[0] >= killed]
+
+
+def test_names_are_as_short_as_they_can_be_told_apart():
+    paths = [("a", "b"), ("a", "c"), ("d", "e"), ("d", "e"), ("f",)]
+    names = short_names(paths)
+    assert names == ["a/b", "a/c", "d/e", "d/e_1", "f"]
+    assert short_names(paths[3:], least=2) == ["d/e", "f"]
+    # A number that a name has already is not given again.
+    assert short_names([("a",), ("a",), ("a_1",)]) == ["a", "a_1", "a_1_1"]
