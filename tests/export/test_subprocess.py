@@ -16,9 +16,12 @@ from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
 
-pytestmark = pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="SavedModels are TensorFlow's"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BACKEND != "tensorflow", reason="SavedModels are TensorFlow's"
+    ),
+]
 
 SERVER = """
 import sys
