@@ -111,6 +111,28 @@ def write_labels(folder):
     np.savez(folder / "mine.npz", **arrays)
 
 
+def test_multilabel_rows_become_a_table_and_a_figure(tmp_path):
+    """Means over the seeds that ran, deviations of several."""
+    rows = [
+        {"layers": "2", "kind": "mlp", "seed": str(seed)}
+        | {name: str(value + i) for i, name in enumerate(multilabel.PRECISIONS)}
+        for seed, value in enumerate((0.25, 0.75))
+    ]
+    rows.append(dict(rows[0], kind="spectral_mlp"))
+    args = argparse.Namespace(
+        layers=[2], kind=["mlp", "spectral_mlp"], data="mine", out=tmp_path
+    )
+    multilabel.report(rows, args)
+    lines = (tmp_path / "table.md").read_text().splitlines()[2:]
+    assert lines == [
+        "| 2 | MLP | 0.5000 (0.3536) | 1.5000 (0.3536) | 2.5000 (0.3536) |",
+        "| 2 | Spectral-MLP "
+        "| 0.2500 (0.0000) | 1.2500 (0.0000) | 2.2500 (0.0000) |",
+    ]
+    assert (tmp_path / "precision.png").exists()
+
+
+@pytest.mark.slow
 def test_multilabel_on_a_folder_of_ones_own(tmp_path, monkeypatch):
     write_labels(tmp_path / "data")
     out = tmp_path / "out"

@@ -120,9 +120,8 @@ def test_a_text_is_read_in_one_go():
     np.testing.assert_allclose(in_pieces, [whole, whole], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "row", ["lstm_2", pytest.param("spectral_1", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["lstm_2", "spectral_1"])
 def test_a_row_of_the_table(row, tmp_path, monkeypatch):
     write_text(tmp_path)
     monkeypatch.setitem(

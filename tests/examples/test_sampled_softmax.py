@@ -54,7 +54,9 @@ def test_the_loss_is_exact_where_all_words_are_frequent(frequent, dtype):
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("target", [2, 49])
+@pytest.mark.parametrize(
+    "target", [2, pytest.param(49, marks=pytest.mark.slow)]
+)
 def test_the_sum_of_the_others_is_unbiased(target):
     layer, (_, hidden) = built(10, 20), batch(1)
     hidden = hidden[:, :1]
