@@ -525,13 +525,18 @@ def regularizer(name, value):
     return found(name, value, keras.regularizers.get, "a Keras regularizer")
 
 
-def initializer(name, value):
-    """A Keras initializer from a name, a configuration, an array or itself."""
+def initializer(name, value, known=()):
+    """A Keras initializer from a name, a configuration, an array or itself.
+
+    Names in `known` are for a message: what the caller takes beside Keras'.
+    """
     if isinstance(value, np.generic) and not isinstance(value, str):
         refuse(name, "be a Keras initializer", value)
     if isinstance(value, np.ndarray):
         tensor(name, value)
-    return found(name, value, keras.initializers.get, "a Keras initializer")
+    names = "".join(f'"{own}" or ' for own in known)
+    expected = f"{names}a Keras initializer"
+    return found(name, value, keras.initializers.get, expected)
 
 
 def constraint(name, value):

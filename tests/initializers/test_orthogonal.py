@@ -216,6 +216,8 @@ def test_names():
     assert type(stock) is keras.initializers.GlorotUniform
     own = Haar()
     assert get_orthogonal_initializer(own) is own
+    with pytest.raises(ValueError, match='"haar" or a Keras .*=.BlockRotation'):
+        get_orthogonal_initializer("BlockRotation")
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -9,6 +9,7 @@ import pytest
 from matplotlib import pyplot
 
 from tf_spectral import plotting
+from tf_spectral.callbacks import SpectrumMonitor
 from tf_spectral.plotting.canvas import colors
 
 EPOCHS = [1, 2, 3, 4]
@@ -256,6 +257,18 @@ def test_what_fit_returns_is_a_log():
     figure = plotting.learning_curves({"A": history, "B": LOG})
     assert lines(figure)["A, training"] == loss
     assert lines(plotting.update_curves({"A": history}))["A"] == loss
+
+
+def test_a_monitor_is_a_log():
+    monitor = SpectrumMonitor()
+    monitor.history = {
+        "epoch": [-1, 0],
+        "rnn/sigma_min": [1, 0.9],
+        "rnn/sigma_max": [1, 1.1],
+    }
+    drawn = lines(plotting.singular_values(monitor))
+    assert drawn == lines(plotting.singular_values(monitor.history))
+    assert {x for points in drawn.values() for x, _ in points} == {0, 1}
 
 
 def test_updates_are_not_called_epochs():

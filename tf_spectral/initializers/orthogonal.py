@@ -247,7 +247,7 @@ def get_orthogonal_initializer(identifier, name="identifier"):
     """
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
-    return checks.initializer(name, identifier)
+    return checks.initializer(name, identifier, known=_BY_NAME)
 
 
 def _uniform_directions(count, dtype, seed):

@@ -198,7 +198,7 @@ def singular_values(log, prefix=None, title=None):
     """Draws the range of the singular values of weights over the epochs.
 
     Args:
-        log: What `fit` returns, path of a file of
+        log: What `fit` returns, a `SpectrumMonitor`, path of a file of
             `keras.callbacks.CSVLogger`, or a dict of columns, of a run with
             `tf_spectral.callbacks.SpectrumMonitor`, which writes the columns
             `<weight>/sigma_min` and `<weight>/sigma_max`.
@@ -268,11 +268,11 @@ def layer_choices(log, title=None):
     """Draws how often each weight was moved so far.
 
     Args:
-        log: What `fit` returns, path of a CSV file, or a dict of columns,
-            with a column `updates/<weight>` for each weight: how often it was
-            moved during the update or the epoch that the row stands for, as
-            `tf_spectral.callbacks.LayerUpdateCounter` writes it. Cells
-            without a number count as 0.
+        log: What `fit` returns, a `LayerUpdateCounter`, path of a CSV file,
+            or a dict of columns, with a column `updates/<weight>` for each
+            weight: how often it was moved during the update or the epoch that
+            the row stands for, as the counter writes it. Cells without a
+            number count as 0.
         title: Title of the figure. `None` gives a general one.
 
     Returns:

@@ -80,7 +80,9 @@ def to_columns(log, name="log"):
 
     Args:
         log: Path of a file of `keras.callbacks.CSVLogger`, the `History` that
-            `fit` returns, or a dict of name of column -> sequence of numbers.
+            `fit` returns, a monitor with such a `history`, or a dict of name
+            of column -> sequence of numbers.
+        name: String, the argument, for errors. Defaults to `"log"`.
 
     Returns:
         A dict of name of column -> `float64` array of shape `(rows,)`.
@@ -98,7 +100,9 @@ def to_columns(log, name="log"):
     if isinstance(log, (str, os.PathLike)):
         return read_log(log)
     if _is_history(log):
-        log = {"epoch": log.epoch, **log.history}
+        # A monitor keeps the epochs with its measurements.
+        epochs = {"epoch": log.epoch} if hasattr(log, "epoch") else {}
+        log = {**epochs, **log.history}
     if not isinstance(log, collections.abc.Mapping):
         raise ValueError(
             f"Argument `{name}` must be a log of a run. Expected a path, a "
