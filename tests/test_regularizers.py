@@ -64,7 +64,7 @@ def test_pulls_singular_values_and_is_saved(tmp_path):
             keras.layers.Dense(1),
         ]
     )
-    svd = model.layers[0].cell.recurrent
+    svd = model.layers[0].cell.svd
     svd._sigma.assign([1.0, -1.0, 2.0])
     far = np.abs(ops.convert_to_numpy(svd.sigma()) - 1).max()
     model.compile(keras.optimizers.Adam(0.1), "mse")
@@ -74,7 +74,7 @@ def test_pulls_singular_values_and_is_saved(tmp_path):
     assert near < 0.5 * far
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    regularizer = again.layers[0].cell.recurrent.sigma_regularizer
+    regularizer = again.layers[0].cell.svd.sigma_regularizer
     assert regularizer.get_config() == penalty.get_config()
     losses = [sum(float(v) for v in m.losses) for m in (model, again)]
     assert losses[0] == pytest.approx(losses[1])

@@ -99,7 +99,7 @@ def test_values_are_those_of_the_model(rnn):
     matrix = (
         rnn.cell.recurrent_kernel
         if isinstance(rnn, layers.SimpleRNN)
-        else rnn.recurrent_matrix()
+        else rnn.matrix()
     )
     kernels = [
         numpy_of(k) for k in (rnn.cell.kernel, matrix, model.layers[-1].kernel)

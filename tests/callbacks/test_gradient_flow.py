@@ -60,7 +60,7 @@ LAYERS = {
 
 def recurrent_weights(rnn):
     if isinstance(rnn.cell, SpectralRNNCell):
-        weights = rnn.cell.kernel, rnn.cell.recurrent_matrix(), rnn.cell.bias
+        weights = rnn.cell.kernel, rnn.cell.matrix(), rnn.cell.bias
     else:
         weights = rnn.weights
     return [keras.ops.convert_to_numpy(w).astype("float64") for w in weights]

@@ -112,7 +112,7 @@ def check_bounds_follow(sigma_mode, jit_compile):
     # It was moved from outside, and moves on when there is room again.
     assert spreads.after[0] > 0.05 and 0.04 < spreads.before[1] < 0.05001
     assert spreads.before[3] < 0.01001 and spreads.after[3] > 0.011
-    spread = np.abs(singular_values(rnn.recurrent_matrix()) - 1).max()
+    spread = np.abs(singular_values(rnn.matrix()) - 1).max()
     assert_close(spread, spreads.after[-1], 1e-6, scale=1)
 
 
@@ -194,11 +194,11 @@ def test_clone_with_weights_has_the_radius():
 def test_conversion_keeps_the_option():
     stock = layers.Dense(4)
     stock.build((None, 3))
-    layer = SpectralDense.from_dense(stock, annealed_radius=True)
+    layer = SpectralDense.from_stock(stock, annealed_radius=True)
     layer.svd.set_radius(0.9 * layer.sigma_center or 5.0)
     assert layer.svd.radius() != layer.sigma_radius
     assert_close(
-        ops.convert_to_numpy(layer.to_dense().kernel),
+        ops.convert_to_numpy(layer.to_stock().kernel),
         ops.convert_to_numpy(stock.kernel),
         1e-4,
     )

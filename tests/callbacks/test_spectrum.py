@@ -55,7 +55,7 @@ def test_values_are_those_of_the_matrix(mode):
     rnn = SpectralRNN(6, reflectors=3, sigma_radius=0.3, sigma_mode=mode)
     monitor = SpectrumMonitor()
     history = fit(compiled(rnn), monitor)
-    sigma = svd_of(rnn.recurrent_matrix())
+    sigma = svd_of(rnn.matrix())
     expected = [sigma.min(), sigma.max(), np.abs(sigma - 1).max()]
     names = [f"spectral_rnn/{q}" for q in QUANTITIES]
     actual = [history[name][-1] for name in names]

@@ -72,8 +72,7 @@ def test_layers_start_apart():
     )
     model.build((2, 3))
     one, other = (
-        keras.ops.convert_to_numpy(layer.recurrent_matrix())
-        for layer in model.recurrent
+        keras.ops.convert_to_numpy(layer.matrix()) for layer in model.recurrent
     )
     assert np.abs(one - other).max() > 0.01
 

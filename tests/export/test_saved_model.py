@@ -109,8 +109,8 @@ def test_materialized_graphs_hold_the_matrix_and_no_reflectors(form, tmp_path):
     assert ((8, 8) if form == "dense" else (8, 6)) in shapes[True]
     assert operations[True] < operations[False] / 2
     # The model is as it was.
-    assert "matrix" not in vars(rnn.cell.recurrent)
-    rnn.cell.recurrent._u.assign(RNG.normal(size=(2, 8)))
+    assert "matrix" not in vars(rnn.cell.svd)
+    rnn.cell.svd._u.assign(RNG.normal(size=(2, 8)))
     assert np.abs(values(model(x)) - expected).max() > 1e-3
 
 
@@ -242,7 +242,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         export_saved_model(sequential(rnn), tmp_path / "m")
     assert not list(tmp_path.iterdir())
-    assert "matrix" not in vars(rnn.cell.recurrent)
+    assert "matrix" not in vars(rnn.cell.svd)
 
 
 @pytest.mark.skipif(tf is not None, reason="the other backends refuse")

@@ -55,7 +55,7 @@ def test_trains(half, options):
         assert np.isfinite(new).all()
         assert np.any(new != old), variable.path
     # In bfloat16 the error would be about 0.01.
-    matrix = layer.recurrent_matrix()
+    matrix = layer.matrix()
     assert dtypes([matrix]) == {"float32"}
     matrix = ops.convert_to_numpy(matrix)
     assert_close(matrix @ matrix.T, np.eye(UNITS), 1e-5)
@@ -78,9 +78,9 @@ def test_float64_is_exact():
     )
     x = normal(4, 30, FEATURES)
     outputs = layer(x)
-    assert dtypes([outputs, layer.recurrent_matrix()]) == {"float64"}
+    assert dtypes([outputs, layer.matrix()]) == {"float64"}
     assert dtypes(layer.trainable_variables) == {"float64"}
-    matrix = ops.convert_to_numpy(layer.recurrent_matrix())
+    matrix = ops.convert_to_numpy(layer.matrix())
     expected, _ = oracles.simple_rnn(
         x,
         ops.convert_to_numpy(layer.cell.kernel),

@@ -67,14 +67,14 @@ def spectral_rnn(**fixed):
     def make(**options):
         return SpectralRNN(UNITS, **{**fixed, **options})
 
-    return Contender(make, lambda layer: layer.to_simple_rnn())
+    return Contender(make, lambda layer: layer.to_stock())
 
 
 def orthogonal_rnn(**fixed):
     def make(**options):
         return OrthogonalRNN(UNITS, **{**fixed, **options})
 
-    return Contender(make, lambda layer: layer.to_simple_rnn())
+    return Contender(make, lambda layer: layer.to_stock())
 
 
 def gated(layer_class, states, **fixed):

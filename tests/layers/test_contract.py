@@ -250,7 +250,7 @@ def test_attributes_that_are_set_later(contender, make):
     layer, x = make(), normal(4, 5, FEATURES)
     layer.cell.recurrent_regularizer = keras.regularizers.L2(2.0)
     built(layer)
-    matrix = ops.convert_to_numpy(layer.recurrent_matrix())
+    matrix = ops.convert_to_numpy(layer.matrix())
     expected = 2.0 * np.sum(matrix**2)
     assert_close(float(sum(layer.losses)), expected, CLOSE)
     number = len(layer.trainable_variables)

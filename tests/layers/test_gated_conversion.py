@@ -38,15 +38,14 @@ def test_from_the_stock_layer_and_back(layer_class, sigma_mode):
         name="mine",
     )
     stock.build((None, None, FEATURES))
-    name = f"from_{layer_class.stock.__name__.lower()}"
-    layer = getattr(layer_class, name)(stock, sigma_mode=sigma_mode)
+    layer = layer_class.from_stock(stock, sigma_mode=sigma_mode)
     assert layer.name == "mine" and layer.recurrent_dropout == 0.1
     assert layer.conversion_residual < 1e-5
     x = normal(2, 5, FEATURES)
     assert_close(array(layer(x)), array(stock(x)), 1e-5)
     matrix = array(stock.cell.recurrent_kernel)
-    assert_close(array(layer.recurrent_matrix()), matrix, 1e-5)
-    again = getattr(layer, name.replace("from", "to"))()
+    assert_close(array(layer.matrix()), matrix, 1e-5)
+    again = layer.to_stock()
     assert type(again) is layer_class.stock
     ours = {**again.get_config(), "recurrent_initializer": None}
     assert ours == {**stock.get_config(), "recurrent_initializer": None}
@@ -103,7 +102,7 @@ def test_the_nearest_fit_and_its_residual(layer_class, options):
     stock = make(layer_class).to_stock()
     fit = layer_class.from_stock(stock, exact=False, **options)
     kernel = array(stock.cell.recurrent_kernel)
-    error = np.linalg.norm(array(fit.recurrent_matrix()) - kernel)
+    error = np.linalg.norm(array(fit.matrix()) - kernel)
     expected = error / np.linalg.norm(kernel)
     assert 1e-3 < expected < 1.0
     assert_close(fit.conversion_residual, expected, 1e-5)
@@ -132,7 +131,7 @@ def test_what_is_frozen_of_a_layer_stays_frozen(layer_class, frozen):
     layer = layer_class.from_stock(stock)
     assert layer.cell.kernel.trainable == (frozen != "kernel")
     assert layer.cell.bias.trainable == (frozen != "bias")
-    for svd in layer.cell.recurrent:
+    for svd in layer.svds.values():
         assert svd.trainable == (frozen != "recurrent_kernel")
     cell = layer.to_stock().cell
     for name in ("kernel", "bias", "recurrent_kernel"):

@@ -94,7 +94,7 @@ def test_kernel_and_singular_values(contender):
     assert kernel.shape == tuple(layer.to_stock().kernel.shape)
     matrix = kernel_of(*raw_weights(layer))
     assert_close(kernel.reshape(matrix.shape), matrix, EXACT)
-    assert_close(numpy_of(layer.kernel_matrix()), matrix, EXACT)
+    assert_close(numpy_of(layer.matrix()), matrix, EXACT)
     expected = np.linalg.svd(matrix, compute_uv=False)
     sigma = np.sort(numpy_of(layer.singular_values()))[::-1]
     assert_close(sigma, expected, EXACT)
@@ -174,7 +174,7 @@ def test_bounds_hold_after_large_steps(contender):
                 for v in layer.trainable_variables
             ]
         )
-    sigma = np.linalg.svd(numpy_of(layer.kernel_matrix()), compute_uv=False)
+    sigma = np.linalg.svd(numpy_of(layer.matrix()), compute_uv=False)
     assert np.all(np.abs(sigma - CENTER) <= RADIUS * (1 + 1e-5))
     assert np.max(np.abs(sigma - CENTER)) > RADIUS / 10
 
@@ -358,7 +358,7 @@ def test_the_spectrum_is_monitored(contender):
 def test_other_modes_of_sigma(contender, sigma_mode):
     layer = contender.make(sigma_mode=sigma_mode)
     layer.build((None, *contender.shape))
-    sigma = np.linalg.svd(numpy_of(layer.kernel_matrix()), compute_uv=False)
+    sigma = np.linalg.svd(numpy_of(layer.matrix()), compute_uv=False)
     assert_close(sigma, np.full(len(sigma), CENTER), 1e-5)
     x = contender.inputs()
     stock = layer.to_stock()
@@ -504,7 +504,7 @@ def test_a_center_is_kept_where_a_narrow_radius_holds():
     stock = keras.layers.Dense(3, use_bias=False)
     stock.build((None, 3))
     stock._kernel.assign(np.diag([0.05, 0.7, 1.2]))
-    layer = SpectralDense.from_dense(stock, sigma_center=1.0)
+    layer = SpectralDense.from_stock(stock, sigma_center=1.0)
     assert layer.sigma_center == 1.0 and 0.95 < layer.sigma_radius < 1.0
     assert_close(numpy_of(layer.kernel), numpy_of(stock.kernel), 1e-6)
 

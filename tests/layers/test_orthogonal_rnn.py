@@ -45,7 +45,7 @@ def make(units=UNITS, features=FEATURES, **options):
 
 
 def exact_error(layer):
-    r = array(layer.recurrent_matrix())
+    r = array(layer.matrix())
     return np.linalg.norm(r.T @ r - np.eye(len(r)), 2)
 
 
@@ -63,7 +63,7 @@ def test_starts_as_the_paper_does():
     assert type(layer.cell.recurrent_kernel.constraint) is Orthogonal
     names = [v.path.split("/")[-1] for v in layer.trainable_variables]
     assert names == ["kernel", "recurrent_kernel", "bias"]
-    r = array(layer.recurrent_matrix())
+    r = array(layer.matrix())
     for p in range(3):
         r[2 * p : 2 * p + 2, 2 * p : 2 * p + 2] = 0.0
     assert not r.any()
@@ -97,7 +97,7 @@ def test_starts_orthogonal_whatever_the_initializer(identifier, kind):
 def test_without_the_constraint_it_starts_as_the_initializer_says():
     layer = make(recurrent_initializer="ones", recurrent_constraint=None)
     assert layer.recurrent_constraint is None
-    matrix = array(layer.recurrent_matrix())
+    matrix = array(layer.matrix())
     assert_close(matrix, np.ones((UNITS, UNITS)), 0.0)
 
 
@@ -167,12 +167,12 @@ def test_stays_orthogonal_and_learns(activation):
         [keras.Input((None, FEATURES)), layer, keras.layers.Dense(1)]
     )
     model.compile(keras.optimizers.Adam(0.02), "mse")
-    before = array(layer.recurrent_matrix()).copy()
+    before = array(layer.matrix()).copy()
     x = normal(64, 3, FEATURES)
     losses = model.fit(x, x[:, 1:2, 0], epochs=10, verbose=0).history["loss"]
     assert losses[-1] < 0.9 * losses[0]
     assert exact_error(layer) < EXACT
-    after = array(layer.recurrent_matrix())
+    after = array(layer.matrix())
     assert np.abs(after - before).max() > 0.05
     # No continuous step leads to the other component.
     assert_close(np.linalg.det(after), np.linalg.det(before), CLOSE)
@@ -246,35 +246,35 @@ def test_half_precision_keeps_a_matrix_of_float32(dtype):
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_from_simple_rnn_and_back(use_bias):
+def test_from_stock_and_back(use_bias):
     simple = keras.layers.SimpleRNN(
         UNITS, use_bias=use_bias, go_backwards=True, name="simple"
     )
     simple.build((None, None, FEATURES))
-    layer = OrthogonalRNN.from_simple_rnn(simple)
+    layer = OrthogonalRNN.from_stock(simple)
     assert layer.name == "simple"
     assert type(layer.recurrent_constraint) is Orthogonal
     x = normal(4, 5, FEATURES)
     # Keras' own start is orthogonal to float32.
     assert_close(array(layer(x)), array(simple(x)), 1e-5)
     assert exact_error(layer) < EXACT
-    again = layer.to_simple_rnn()
+    again = layer.to_stock()
     assert type(again) is keras.layers.SimpleRNN
     assert type(again.recurrent_constraint) is Orthogonal
     for a, b in zip(again.weights, layer.trainable_variables, strict=True):
         assert_close(array(a), array(b), 0.0)
 
 
-def test_from_simple_rnn_that_is_not_orthogonal():
+def test_from_stock_that_is_not_orthogonal():
     simple = keras.layers.SimpleRNN(UNITS)
     simple.build((None, None, FEATURES))
     matrix = normal(UNITS, UNITS)
     simple.cell.recurrent_kernel.assign(matrix)
     with pytest.raises(ValueError, match="`layer`.*orthogonal.*Received"):
-        OrthogonalRNN.from_simple_rnn(simple)
-    layer = OrthogonalRNN.from_simple_rnn(simple, project=True)
+        OrthogonalRNN.from_stock(simple)
+    layer = OrthogonalRNN.from_stock(simple, project=True)
     u, _, vt = np.linalg.svd(matrix)
-    assert_close(array(layer.recurrent_matrix()), u @ vt, CLOSE)
+    assert_close(array(layer.matrix()), u @ vt, CLOSE)
     assert_close(array(simple.cell.recurrent_kernel), matrix, 0.0)
 
 
@@ -298,20 +298,20 @@ def test_refuses_arguments_of_the_spectral_layer():
         OrthogonalRNN(UNITS, reflectors=2)
 
 
-def test_to_simple_rnn_refuses():
+def test_to_stock_refuses():
     for layer in (OrthogonalRNN(UNITS, activation="tanh"), make()):
         with pytest.raises(ValueError, match="built|activation"):
-            layer.to_simple_rnn()
+            layer.to_stock()
 
 
-def test_from_simple_rnn_refuses_other_layers():
+def test_from_stock_refuses_other_layers():
     for layer in (keras.layers.SimpleRNN(2), keras.layers.Dense(2), None):
         with pytest.raises(ValueError, match="`layer`.*Received"):
-            OrthogonalRNN.from_simple_rnn(layer)
+            OrthogonalRNN.from_stock(layer)
 
 
 def test_one_unit_and_one_step():
     layer = make(units=1, return_sequences=True)
-    assert_close(array(layer.recurrent_matrix()), [[1.0]], EXACT)
+    assert_close(array(layer.matrix()), [[1.0]], EXACT)
     (output,) = arrays_of(layer(normal(2, 1, FEATURES)))
     assert output.shape == (2, 1, 1)

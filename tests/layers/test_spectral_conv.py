@@ -36,11 +36,11 @@ def built(kind, shape, *arguments, **options):
 
 def assert_equals_the_stock_layer(kind, shape, mode=MODES[0], **options):
     layer = built(kind, shape, 6, 2, activation="relu", **options)
-    x, stock = normal(3, *shape), layer.to_conv()
+    x, stock = normal(3, *shape), layer.to_stock()
     expected = evaluate(stock, x, mode=mode)
     assert_close(evaluate(layer, x, mode=mode), expected, EXACT)
     assert layer.compute_output_shape(x.shape) == expected.shape
-    again = type(layer).from_conv(stock)
+    again = type(layer).from_stock(stock)
     assert_close(evaluate(again, x, mode=mode), expected, 1e-5)
 
 
@@ -132,7 +132,7 @@ def test_the_norm_nearly_reaches_its_bound():
 @pytest.mark.parametrize("groups", (1, 2, 4))
 def test_each_group_obeys_the_upper_bound(groups):
     layer = built(SpectralConv1D, (5, 4), 8, 3, groups=groups)
-    kernel = numpy_of(layer.kernel_matrix())
+    kernel = numpy_of(layer.matrix())
     assert kernel.shape == (3 * 4 // groups, 8)
     for columns in np.split(kernel, groups, axis=1):
         assert np.linalg.norm(columns, 2) <= 1.5 + 1e-6

@@ -190,7 +190,7 @@ def test_masks_pass():
     x = normal(2, 3, 4)
     x[:, 1:] = 0.0
     layer = built(4, 4)
-    stock = layer.to_dense()
+    stock = layer.to_stock()
     last = keras.layers.GlobalAveragePooling1D()
     assert_close(
         ops.convert_to_numpy(last(layer(masking(x)))),
@@ -243,7 +243,7 @@ def test_input_of_another_width():
 def test_takes_the_place_of_a_trained_dense_layer():
     stock = keras.layers.Dense(5, "tanh", use_bias=False)
     stock.build((None, 3))
-    layer = SpectralDense.from_dense(stock, sigma_mode="free", form="low_rank")
+    layer = SpectralDense.from_stock(stock, sigma_mode="free", form="low_rank")
     assert layer.form == "low_rank" and layer.sigma_mode == "free"
     x = normal(2, 3)
     assert_close(

@@ -44,13 +44,13 @@ def precision():
 
 
 def by_raw_weights(layer, cotangent):
-    """Gradients of `sum(recurrent_matrix() * cotangent)`, by path."""
-    variables = [w for svd in layer.cell.recurrent for w in svd.weights]
+    """Gradients of `sum(matrix() * cotangent)`, by path."""
+    variables = [w for svd in layer.svds.values() for w in svd.weights]
 
     def loss(*tensors):
         mapping = list(zip(variables, tensors))
         with keras.StatelessScope(state_mapping=mapping):
-            return helpers.inner(layer.recurrent_matrix(), cotangent)
+            return helpers.inner(layer.matrix(), cotangent)
 
     _, values = value_and_grad(loss, *[array(v) for v in variables])
     return {v.path: g for v, g in zip(variables, values)}
@@ -81,7 +81,7 @@ def test_equals_the_stock_layer(layer_class, options, masked):
     stock = layer_class.stock(UNITS, **options)
     stock.build((None, None, FEATURES))
     bias = [layer.cell.bias] if layer.use_bias else []
-    stock.set_weights([layer.cell.kernel, layer.recurrent_matrix(), *bias])
+    stock.set_weights([layer.cell.kernel, layer.matrix(), *bias])
     x, call = normal(2, 5, FEATURES), {"training": True}
     if masked:
         call["mask"] = ops.convert_to_tensor(MASK)
@@ -120,12 +120,12 @@ def test_starts_as_the_stock_layer_does():
 def test_the_kernel_is_that_of_its_gates():
     for layer_class, gates in zip(BOTH, (4, 3)):
         layer = make(layer_class, reflectors=2)
-        assert layer.recurrent_matrix().shape == (UNITS, gates * UNITS)
+        assert layer.matrix().shape == (UNITS, gates * UNITS)
         assert layer.singular_values().shape == (gates, UNITS)
         assert len(set(layer.cell.gates)) == gates
         for name, block, sigma in zip(
             layer.cell.gates,
-            of_gates(layer.recurrent_matrix()),
+            of_gates(layer.matrix()),
             array(layer.singular_values()),
         ):
             svd = getattr(layer.cell, name)
@@ -150,7 +150,7 @@ def test_bounds_hold_after_large_steps(layer_class, sigma_mode):
     before = [array(v) for v in layer.trainable_variables]
     x, y = normal(30, 2, FEATURES), normal(30, UNITS)
     model.fit(x, y, batch_size=1, verbose=0)
-    for block in of_gates(layer.recurrent_matrix()):
+    for block in of_gates(layer.matrix()):
         sigma = np.linalg.svd(block, compute_uv=False)
         assert np.all(np.abs(sigma - CENTER) <= RADIUS + 1e-5)
         assert np.max(np.abs(sigma - CENTER)) > RADIUS / 3
@@ -186,7 +186,7 @@ def test_half_precision(layer_class, policy):
     output = layer(x)
     assert helpers.dtype_of(output) == policy.removeprefix("mixed_")
     assert {v.dtype for v in layer.weights} == {"float32"}
-    assert helpers.dtype_of(layer.recurrent_matrix()) == "float32"
+    assert helpers.dtype_of(layer.matrix()) == "float32"
     full = make(layer_class, dtype="float32", return_sequences=True)
     full.set_weights(layer.get_weights())
     expected = array(full(x.astype("float32")))
@@ -206,7 +206,7 @@ def test_other_modes_of_sigma(sigma_mode):
     for layer_class in BOTH:
         layer = layer_class(UNITS, sigma_mode=sigma_mode, sigma_center=0.7)
         layer.build((None, None, FEATURES))
-        for block in of_gates(layer.recurrent_matrix()):
+        for block in of_gates(layer.matrix()):
             sigma = np.linalg.svd(block, compute_uv=False)
             assert_close(sigma, np.full(UNITS, 0.7), 1e-5)
 
@@ -249,10 +249,10 @@ def test_refuses_what_keras_refuses():
 def test_one_initializer_gives_each_gate_a_matrix_of_its_own():
     layer = SpectralLSTM(4, reflector_initializer=GaussianReflectors(0.1, 7))
     layer.build((None, 3, 2))
-    gates = [ops.convert_to_numpy(svd.matrix()) for svd in layer.cell.recurrent]
+    gates = [ops.convert_to_numpy(svd.matrix()) for svd in layer.svds.values()]
     for i, gate in enumerate(gates):
         assert all(np.abs(gate - other).max() > 0.1 for other in gates[:i])
     again = SpectralLSTM.from_config(layer.get_config())
     again.build((None, 3, 2))
-    for gate, svd in zip(gates, again.cell.recurrent):
+    for gate, svd in zip(gates, again.svds.values()):
         assert_close(ops.convert_to_numpy(svd.matrix()), gate, 1e-6)

@@ -52,7 +52,7 @@ def test_matrix_is_that_of_its_weights(reflectors, sigma_mode):
         elif name == "sigma":
             sigma = array(variable)
     matrix = oracles.spectral_kernel(vectors["u"], sigma, vectors["v"])
-    assert_close(array(layer.recurrent_matrix()), matrix, EXACT)
+    assert_close(array(layer.matrix()), matrix, EXACT)
     actual = np.sort(array(layer.singular_values()))
     assert_close(actual, np.sort(np.abs(sigma)), EXACT)
     exact = np.linalg.svd(matrix, compute_uv=False)
@@ -87,7 +87,7 @@ def test_computes_its_formula(form, reflectors, mode):
         x,
         array(weight(layer, "cell/kernel")),
         array(weight(layer, "bias")),
-        array(layer.recurrent_matrix()),
+        array(layer.matrix()),
         oracles.tanh,
         h0=state,
         mask=mask,
@@ -105,7 +105,7 @@ def test_modrelu_trains_its_bias():
         x,
         array(weight(layer, "cell/kernel")),
         array(weight(layer, "cell/bias")),
-        array(layer.recurrent_matrix()),
+        array(layer.matrix()),
         oracles.modrelu(bias),
     )
     assert_close(array(layer(x)), expected, EXACT)
@@ -129,11 +129,11 @@ def test_singular_values_stay_in_bounds(sigma_mode):
     )
     model = keras.Sequential([keras.Input((None, FEATURES)), layer])
     model.compile(keras.optimizers.Adam(3.0), "mse")
-    values = np.linalg.svd(array(layer.recurrent_matrix()), compute_uv=False)
+    values = np.linalg.svd(array(layer.matrix()), compute_uv=False)
     assert_close(values, np.full(UNITS, 0.8), EXACT)
     x, y = normal(20, 5, FEATURES), normal(20, UNITS)
     model.fit(x, y, batch_size=1, verbose=0)
-    values = np.linalg.svd(array(layer.recurrent_matrix()), compute_uv=False)
+    values = np.linalg.svd(array(layer.matrix()), compute_uv=False)
     assert_close(
         np.sort(values), np.sort(array(layer.singular_values())), EXACT
     )
@@ -209,7 +209,7 @@ def test_stacked_cells_form_their_matrices_once(formed):
     for calls in (1, 2):
         rnn(normal(2, 7, FEATURES))
         for cell in stack:
-            count = sum(svd is cell.recurrent for svd in formed)
+            count = sum(svd is cell.svd for svd in formed)
             assert count == calls
 
 
@@ -260,7 +260,7 @@ def test_a_failed_sequence_counts_no_more(mode):
         helpers.evaluate(fails, x, normal(3, UNITS), mode=mode)
     randomize(cell)
     z = x[:, 0] @ array(cell.kernel) + array(cell.bias)
-    z = z + state @ array(cell.recurrent_matrix())
+    z = z + state @ array(cell.matrix())
     step, _ = cell(x[:, 0], [ops.convert_to_tensor(state)])
     assert_close(array(step), np.tanh(z), EXACT)
 
@@ -269,7 +269,7 @@ def test_direct_calls_of_a_cell(mode):
     (cell,) = cells(1, activation="tanh", dropout=0.5)
     x, state = normal(2, FEATURES), normal(2, UNITS, seed=1)
     z = x @ array(cell.kernel) + array(cell.bias)
-    expected = np.tanh(z + state @ array(cell.recurrent_matrix()))
+    expected = np.tanh(z + state @ array(cell.matrix()))
     outputs = helpers.evaluate(
         lambda x, h: (cell(x, [h]), cell(x, h)), x, state, mode=mode
     )
@@ -399,7 +399,7 @@ def test_regularizers():
 
 def test_regularizer_of_the_matrix_goes_over_to_the_simple_rnn():
     layer = make(recurrent_regularizer="l2")
-    reference = layer.to_simple_rnn()
+    reference = layer.to_stock()
     assert_close(float(reference.losses[0]), float(layer.losses[0]), EXACT)
 
 

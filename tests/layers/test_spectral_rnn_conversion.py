@@ -25,7 +25,7 @@ def precision():
 
 
 @pytest.mark.parametrize("use_bias", (True, False))
-def test_from_simple_rnn_and_back(use_bias):
+def test_from_stock_and_back(use_bias):
     simple = keras.layers.SimpleRNN(
         UNITS,
         use_bias=use_bias,
@@ -39,14 +39,14 @@ def test_from_simple_rnn_and_back(use_bias):
     simple.set_weights(
         [normal(*w.shape, seed=i) for i, w in enumerate(simple.weights)]
     )
-    layer = SpectralRNN.from_simple_rnn(simple)
+    layer = SpectralRNN.from_stock(simple, sigma_mode="free")
     assert layer.name == "simple"
     assert layer.recurrent_dropout == 0.1
     x = normal(4, 5, FEATURES)
     assert_close(array(layer(x)), array(simple(x)), CLOSE)
     matrix = array(simple.cell.recurrent_kernel)
-    assert_close(array(layer.recurrent_matrix()), matrix, CLOSE)
-    again = layer.to_simple_rnn()
+    assert_close(array(layer.matrix()), matrix, CLOSE)
+    again = layer.to_stock()
     assert type(again) is keras.layers.SimpleRNN
     expected = {**simple.get_config(), "recurrent_initializer": None}
     assert {**again.get_config(), "recurrent_initializer": None} == expected
@@ -66,29 +66,29 @@ def test_what_was_set_later_goes_over():
             {**layer.get_config(), "unroll": True}
         )
         assert unrolled.activation is keras.activations.linear
-        stock = layer.to_simple_rnn()
+        stock = layer.to_stock()
         assert_close(ops.convert_to_numpy(stock(x)), expected, 1e-5)
         stock.cell.activation, stock.cell.use_bias = None, False
-        back = type(layer).from_simple_rnn(stock)
+        back = type(layer).from_stock(stock)
         assert_close(ops.convert_to_numpy(back(x)), expected, 1e-5)
 
 
-def test_from_simple_rnn_with_bounds():
+def test_from_stock_with_bounds():
     options = {"sigma_mode": "sigmoid", "sigma_radius": 0.3}
     source = randomize(make(**options))
-    layer = SpectralRNN.from_simple_rnn(source.to_simple_rnn(), **options)
-    actual = array(layer.recurrent_matrix())
-    assert_close(actual, array(source.recurrent_matrix()), max(CLOSE, 1e-6))
+    layer = SpectralRNN.from_stock(source.to_stock(), **options)
+    actual = array(layer.matrix())
+    assert_close(actual, array(source.matrix()), max(CLOSE, 1e-6))
 
 
-def test_from_simple_rnn_with_as_many_reflectors_as_the_rank():
+def test_from_stock_with_as_many_reflectors_as_the_rank():
     simple = keras.layers.SimpleRNN(UNITS)
     simple.build((None, None, FEATURES))
     matrix = normal(UNITS, 2) @ normal(2, UNITS, seed=1)
     simple.cell.recurrent_kernel.assign(matrix)
-    layer = SpectralRNN.from_simple_rnn(simple, reflectors=2)
-    assert layer.cell.recurrent.reflectors == (2, 2)
-    assert_close(array(layer.recurrent_matrix()), matrix, CLOSE)
+    layer = SpectralRNN.from_stock(simple, reflectors=2)
+    assert layer.cell.svd.reflectors == (2, 2)
+    assert_close(array(layer.matrix()), matrix, CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -100,36 +100,11 @@ def test_from_simple_rnn_with_as_many_reflectors_as_the_rank():
     ],
     ids=("unbuilt", "modrelu", "initial_state"),
 )
-def test_to_simple_rnn_refuses(layer):
+def test_to_stock_refuses(layer):
     with pytest.raises(
         ValueError, match="(?s)(built|activation|initial state).*Received"
     ):
-        layer().to_simple_rnn()
-
-
-def test_from_simple_rnn_refuses_other_layers():
-    dense = keras.layers.Dense(2)
-    dense.build((None, 2))
-    for layer in (dense, keras.layers.SimpleRNN(2), None):
-        with pytest.raises(ValueError, match="(?s)`layer`.*Received"):
-            SpectralRNN.from_simple_rnn(layer)
-
-
-@pytest.mark.parametrize(
-    "options,name",
-    [
-        ({"reflectors": 2}, "reflectors"),
-        ({"reflectors": 7}, "reflectors"),
-        ({"sigma_mode": "sigmoid"}, "sigma_mode"),
-        ({"sigma_mode": "fixed"}, "sigma_mode"),
-    ],
-)
-def test_from_simple_rnn_refuses_what_it_cannot_hold(options, name):
-    simple = keras.layers.SimpleRNN(UNITS)
-    simple.build((None, None, FEATURES))
-    simple.cell.recurrent_kernel.assign(normal(UNITS, UNITS))
-    with pytest.raises(ValueError, match=f"(?s){name}"):
-        SpectralRNN.from_simple_rnn(simple, **options)
+        layer().to_stock()
 
 
 def stock_with(kernel, **options):
@@ -161,7 +136,7 @@ def test_from_stock_of_an_orthogonal_matrix_centers_at_one():
 @pytest.mark.parametrize(
     "options,name",
     [
-        ({"reflectors": 7}, "reflectors"),
+        ({"sigma_mode": "fixed"}, "sigma_mode"),
         ({"reflectors": 2}, "reflectors"),
         ({"sigma_center": 1.0, "sigma_radius": 0.1}, "sigma_radius"),
         ({"sigma_center": 0.1}, "sigma_center"),
@@ -181,37 +156,39 @@ def test_from_stock_refuses_other_layers():
 
     subclass = Subclass(UNITS)
     subclass.build((None, None, FEATURES))
-    for layer in (subclass, keras.layers.SimpleRNN(UNITS), None):
+    dense = keras.layers.Dense(UNITS)
+    dense.build((None, FEATURES))
+    for layer in (subclass, keras.layers.SimpleRNN(UNITS), dense, None):
         with pytest.raises(ValueError, match="(?s)`layer`.*Received"):
             SpectralRNN.from_stock(layer)
 
 
-def test_from_simple_rnn_by_the_nearest_fit():
+def test_from_stock_by_the_nearest_fit():
     simple = keras.layers.SimpleRNN(UNITS)
     simple.build((None, None, FEATURES))
     kernel = normal(UNITS, UNITS)
     simple.cell.recurrent_kernel.assign(kernel)
-    layer = SpectralRNN.from_simple_rnn(simple, reflectors=2, exact=False)
-    error = np.linalg.norm(array(layer.recurrent_matrix()) - kernel)
+    layer = SpectralRNN.from_stock(simple, reflectors=2, exact=False)
+    error = np.linalg.norm(array(layer.matrix()) - kernel)
     expected = error / np.linalg.norm(kernel)
     assert 1e-3 < expected < 1.0
     assert_close(layer.conversion_residual, expected, 1e-5)
 
 
-def test_from_simple_rnn_keeps_what_is_frozen():
+def test_from_stock_keeps_what_is_frozen():
     simple = keras.layers.SimpleRNN(UNITS)
     simple.build((None, None, FEATURES))
     simple.cell.recurrent_kernel.trainable = False
     simple.cell.bias.trainable = False
-    layer = SpectralRNN.from_simple_rnn(simple)
+    layer = SpectralRNN.from_stock(simple, sigma_mode="free")
     assert [v.name for v in layer.trainable_variables] == ["kernel"]
-    cell = layer.to_simple_rnn().cell
+    cell = layer.to_stock().cell
     assert cell.kernel.trainable
     assert not cell.bias.trainable and not cell.recurrent_kernel.trainable
 
 
-def test_from_simple_rnn_refuses_activations_with_weights():
+def test_from_stock_refuses_activations_with_weights():
     simple = keras.layers.SimpleRNN(UNITS, activation=keras.layers.PReLU())
     simple(np.ones((2, 3, FEATURES)))
     with pytest.raises(ValueError, match="trainable activation"):
-        SpectralRNN.from_simple_rnn(simple)
+        SpectralRNN.from_stock(simple, sigma_mode="free")

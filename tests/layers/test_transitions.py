@@ -119,6 +119,6 @@ def test_form_of_a_cell(form, reflectors, rows, expected):
     h = ops.ones((1, 8), "float32")
     assert_close(
         ops.convert_to_numpy(transition.forward()(h)),
-        ops.convert_to_numpy(ops.matmul(h, cell.recurrent_matrix())),
+        ops.convert_to_numpy(ops.matmul(h, cell.matrix())),
         1e-5,
     )

@@ -135,7 +135,7 @@ class RecurrentSoftmax:
         if self.embedding is not None:
             x = self.embedding(x)
         like = isinstance(self.rnn, FastRNN)
-        recurrent = self.rnn.recurrent_matrix if like else None
+        recurrent = self.rnn.matrix if like else None
         return ops.flip(x, axis=1) if self.rnn.go_backwards else x, {
             "input_kernel": self.cell.kernel,
             "recurrent_kernel": recurrent() if like else self.recurrent_kernel,
@@ -293,7 +293,7 @@ class RecurrentClassifier:
         cell = self.rnn.cell
         recurrent = getattr(cell, "recurrent_kernel", None)
         if isinstance(self.rnn, FastRNN):
-            recurrent = self.rnn.recurrent_matrix()
+            recurrent = self.rnn.matrix()
         return tuple(
             ops.cast(k, working_dtype(k.dtype))
             for k in (cell.kernel, recurrent, self.head.kernel)

@@ -1,4 +1,9 @@
-"""From a stock layer to a spectral one and back."""
+"""From a stock layer to one of this library and back, by one rule for all.
+
+A layer with a cell has its weights in the cell. What a spectral layer
+decomposes is the stock layer's `recurrent_kernel` if there is a cell, and its
+`kernel` if not; the other weights go over as they are.
+"""
 
 import numpy as np
 from keras import ops
@@ -8,25 +13,48 @@ from tf_spectral.activations import ModReLU
 from tf_spectral.activations import activation_gain
 from tf_spectral.activations import get_activation
 from tf_spectral.activations import plain_activation
-from tf_spectral.backend.keras_internals import kernel_variable
 from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.parametrizations.singular_values import bounds_that_hold
 from tf_spectral.parametrizations.singular_values import check_sigma
+from tf_spectral.parametrizations.svd import relative_residual
+
+# Arguments of every layer with a decomposed weight, as `SVD` names them.
+SPECTRAL_OPTIONS = (
+    "reflectors",
+    "sigma_center",
+    "sigma_radius",
+    "sigma_mode",
+    "reflector_initializer",
+    "sigma_regularizer",
+    "annealed_radius",
+)
 
 
 class Convertible:
-    """The part of `SpectralKernel` that knows the stock layer.
+    """A layer that is a drop-in replacement for a stock layer.
 
     Attributes:
-        stock: The Keras class that a subclass takes the place of.
+        stock: The Keras class that it replaces.
         own_options: Names of arguments that the stock class lacks.
         refused_options: Names of arguments that only the stock class has.
+        untold_options: Names of arguments that go over although the stock
+            layer's configuration may leave them out.
+        decomposed: Names of the matrices, side by side in the stock layer's
+            weight, that are decomposed.
+        svds: Dict with the `SVD` of each of these.
+        conversion_residual: Float, what `from_stock` missed of the decomposed
+            weight, relative to its size, or `None` for a layer that was not
+            converted.
     """
 
     stock = None
     own_options = ()
     refused_options = ()
+    untold_options = ("activity_regularizer", "autocast")
+    decomposed = ()
+    svds = {}
+    conversion_residual = None
 
     @classmethod
     def from_stock(
@@ -41,22 +69,25 @@ class Convertible:
     ):
         """A layer of this class that computes what a built stock layer does.
 
-        The kernel's initializer and constraint have no counterpart and are
-        left behind; all other options go over.
+        The initializer and the constraint of the decomposed weight have no
+        counterpart and are left behind; all other options go over.
 
         Args:
             layer: Built layer of the class `stock`, and of no subclass of it.
-            reflectors: As for the constructor; `None` reaches any kernel.
+            reflectors: As for the constructor; `None` reaches any matrix, and
+                an integer is taken as the smaller side of the matrix where it
+                exceeds that. Defaults to `None`.
             sigma_center: As for the constructor. `None` takes the middle of
-                the singular values, or 0 where they come close to zero.
+                the singular values (of all gates together), or 0 where they
+                come close to zero. Defaults to `None`.
             sigma_radius: As for the constructor. `None` takes a tenth more
                 than the singular values need, and at least a hundredth of the
-                center.
+                center. Defaults to `None`.
             sigma_mode: As for the constructor. Defaults to `"sigmoid"`.
-            exact: Boolean. `False` also takes a kernel that the reflectors or
-                the bounds cannot hold: by the fit of `SVD.assign_matrix`,
-                whose relative residual is then the attribute
-                `conversion_residual`. Defaults to `True`.
+            exact: Boolean. `False` also takes a matrix that the reflectors or
+                the bounds cannot hold, by the fit of `SVD.assign_matrix`. What
+                it misses is then the attribute `conversion_residual`. Defaults
+                to `True`.
             **kwargs: Other arguments of the constructor, in place of those of
                 `layer`.
 
@@ -64,88 +95,156 @@ class Convertible:
             ValueError: If the layer cannot be converted, if no radius below
                 the given center is wide enough, or if `exact` and the
                 reflectors are too few (with the residual) or the bounds too
-                narrow (with those that would do).
+                narrow (with those that would do) for a matrix, which is
+                named.
         """
-        check_stock(layer, cls.stock)
-        exact = checks.boolean("exact", exact)
-        kernel = _matrix(layer.kernel)
-        center, radius = bounds_for(
-            {"kernel": kernel},
-            usable_reflectors(reflectors, *kernel.shape),
-            (sigma_mode, sigma_center, sigma_radius),
-            kwargs.get("activation", layer.activation or "linear"),
-        )
-        config = config_of(layer)
-        new = cls.from_config(
-            {
-                **{
-                    k: config[k] for k in config if k not in cls.refused_options
-                },
-                "use_bias": adds_bias(layer),
-                "activity_regularizer": layer.activity_regularizer,
-                "autocast": layer.autocast,
-                "reflectors": reflectors,
-                "sigma_center": center,
-                "sigma_radius": radius,
-                "sigma_mode": sigma_mode,
-                **kwargs,
-            }
-        )
-        check_same_bias(new, layer)
-        new.build(new.shape_for_kernel(layer.kernel.shape))
-        new.conversion_residual = new.svd.assign_matrix(kernel, exact)
-        if new.use_bias:
-            # Two layers must not share memory: JAX hands it on in training.
-            new.bias.assign(ops.copy(layer.bias))
-            carry_trainable(layer.bias, new.bias)
-        if not layer.lora_enabled:
-            carry_trainable(kernel_variable(layer), new.svd)
-        return new
+        sigma = sigma_mode, sigma_center, sigma_radius
+        return spectral_from_stock(cls, layer, reflectors, sigma, exact, kwargs)
 
     def to_stock(self):
         """A built layer of the class `stock` that computes the same.
 
         Raises:
-            ValueError: If the layer is not built, or its activation has
-                weights, as a modReLU has.
+            ValueError: If the layer is not built, or has what the stock class
+                lacks: an activation with weights, such as a modReLU, or a
+                trained initial state.
         """
-        if not self.built:
-            raise ValueError("The layer must be built. Received: built=False")
-        check_untrained(self)
-        config = {**self.get_config(), "use_bias": adds_bias(self)}
-        for key in self.own_options:
-            del config[key]
-        # Overwritten below: no need to draw from the default.
-        layer = self.stock.from_config(
-            {**config, "kernel_initializer": "zeros"}
+        return stock_from_spectral(self)
+
+
+def spectral_from_stock(spectral, layer, reflectors, sigma, exact, options):
+    """A layer of a spectral class that computes what a stock layer does.
+
+    Args:
+        spectral: Subclass of `Convertible` with a decomposed weight.
+        layer: As for `Convertible.from_stock`.
+        reflectors: As for `Convertible.from_stock`.
+        sigma: Tuple `(sigma_mode, sigma_center, sigma_radius)`.
+        exact: As for `Convertible.from_stock`.
+        options: Dict of other arguments of the constructor.
+
+    Raises:
+        ValueError: As `Convertible.from_stock` does.
+    """
+    check_stock(layer, spectral.stock)
+    exact = checks.boolean("exact", exact)
+    kernel = _decomposed_weight(layer)
+    whole = ops.convert_to_tensor(kernel)
+    whole = ops.cast(whole, working_dtype(whole.dtype))
+    whole = ops.reshape(whole, (-1, whole.shape[-1]))
+    parts = ops.split(whole, len(spectral.decomposed), axis=1)
+    reflectors = usable_reflectors(reflectors, *parts[0].shape)
+    matrices = dict(zip(spectral.decomposed, parts))
+    activation = None
+    if not hasattr(layer, "cell"):
+        activation = options.get("activation", layer.activation or "linear")
+    center, radius = bounds_for(matrices, reflectors, sigma, activation)
+    bounds = {
+        "reflectors": reflectors,
+        "sigma_mode": sigma[0],
+        "sigma_center": center,
+        "sigma_radius": radius,
+    }
+    new = like_stock(spectral, layer, {**bounds, **options})
+    for name, svd in new.svds.items():
+        try:
+            svd.assign_matrix(matrices[name], exact)
+        except ValueError as error:
+            raise ValueError(
+                f"The {name} of `layer` cannot be converted. {error}"
+            ) from error
+        # With adapters Keras has frozen the kernel that they change.
+        if not getattr(layer, "lora_enabled", False):
+            carry_trainable(kernel, svd)
+    new.conversion_residual = relative_residual(whole, new.matrix())
+    return new
+
+
+def stock_from_spectral(layer):
+    """A built stock layer that computes what a layer of this library does.
+
+    Args:
+        layer: Layer of a subclass of `Convertible`.
+
+    Raises:
+        ValueError: As `Convertible.to_stock` does.
+    """
+    if not layer.built:
+        raise ValueError("The layer must be built. Received: built=False")
+    check_untrained(layer)
+    if getattr(_owner(layer), "trainable_initial_state", False):
+        raise ValueError(
+            f"`{layer.stock.__name__}` has no trainable initial state. "
+            "Expected trainable_initial_state=False, Received: "
+            "trainable_initial_state=True"
         )
-        layer.build(self.shape_for_kernel(self.kernel.shape))
-        bias = [ops.copy(self.bias)] if layer.use_bias else []
-        layer.set_weights([self.kernel, *bias])
-        carry_trainable(self.svd, kernel_variable(layer))
-        if layer.use_bias:
-            carry_trainable(self.bias, layer.bias)
-        return layer
+    config = layer.get_config()
+    kind = "recurrent" if hasattr(layer, "cell") else "kernel"
+    new = layer.stock.from_config(
+        {
+            # Overwritten below: the default may take a QR decomposition.
+            f"{kind}_initializer": "zeros",
+            **{k: v for k, v in config.items() if k not in layer.own_options},
+            "use_bias": adds_bias(layer),
+            "autocast": layer.autocast,
+        }
+    )
+    new.build_from_config(layer.get_build_config())
+    kernel = _decomposed_weight(new)
+    kernel.assign(ops.reshape(ops.copy(layer.matrix()), kernel.shape))
+    svds = list(layer.svds.values())
+    carry_trainable(svds[0] if svds else _decomposed_weight(layer), kernel)
+    _carry_other_weights(layer, new)
+    return new
 
-    def shape_for_kernel(self, kernel_shape):
-        """A shape of inputs to build a layer with a kernel of that shape."""
-        raise NotImplementedError(f"{type(self).__name__}.shape_for_kernel")
+
+def like_stock(cls, layer, options):
+    """A built layer of a class, with all of a stock layer but one weight.
+
+    Args:
+        cls: Subclass of `Convertible`.
+        layer: Built layer of the class `cls.stock`.
+        options: Dict of arguments in place of those of `layer`.
+
+    Raises:
+        ValueError: If an argument is out of range, or if only one of the two
+            has a bias.
+    """
+    config = config_of(layer)
+    new = cls.from_config(
+        {
+            **{k: config[k] for k in config if k not in cls.refused_options},
+            **{k: getattr(layer, k) for k in cls.untold_options},
+            "use_bias": adds_bias(layer),
+            **options,
+        }
+    )
+    check_same_bias(new, layer)
+    new.build_from_config(layer.get_build_config())
+    _carry_other_weights(layer, new)
+    return new
 
 
-def plain_reflectors(reflectors):
-    """The argument `reflectors` as `None`, an integer or a pair of them."""
-    if reflectors is None:
-        return None
-    pair = checks.shape("reflectors", reflectors, 2, 0, repeat=True)
-    return pair[0] if checks.is_integer(reflectors) else pair
+def _owner(layer):
+    """What has the weights of a layer."""
+    return getattr(layer, "cell", layer)
 
 
-def usable_reflectors(reflectors, n_in, n_out):
-    """The argument `reflectors`, an integer no larger than can be of use."""
-    reflectors = plain_reflectors(reflectors)
-    if isinstance(reflectors, int):
-        return min(reflectors, n_in, n_out)
-    return reflectors
+def _decomposed_weight(layer):
+    """The weight of a stock layer that a spectral layer decomposes."""
+    return (
+        layer.cell.recurrent_kernel if hasattr(layer, "cell") else layer.kernel
+    )
+
+
+def _carry_other_weights(old, new):
+    names = ["kernel"] if hasattr(old, "cell") else []
+    names += ["bias"] if adds_bias(new) else []
+    for name in names:
+        a, b = getattr(_owner(old), name), getattr(_owner(new), name)
+        # Two layers must not share memory: JAX hands it on in training.
+        b.assign(ops.copy(a))
+        carry_trainable(a, b)
 
 
 def check_stock(layer, stock):
@@ -182,25 +281,28 @@ def adds_bias(layer):
 
     Convolutions ask for it in each call, the other layers for the weight.
     """
-    owner = getattr(layer, "cell", layer)
+    owner = _owner(layer)
     if hasattr(owner, "kernel_size"):
         return owner.use_bias
     return owner.bias is not None
 
 
 def check_same_bias(new, layer):
-    """Raises unless both layers or none of them have a bias."""
-    expected = adds_bias(layer)
-    if new.use_bias != expected:
-        raise ValueError(
-            "Argument `use_bias` cannot differ from that of `layer`. "
-            f"Expected {expected}, Received: use_bias={new.use_bias}"
-        )
+    """Raises unless both layers have a bias of one form, or none has one."""
+    for name in ("use_bias", "reset_after"):
+        given, expected = getattr(new, name, None), getattr(layer, name, None)
+        if name == "use_bias":
+            expected = adds_bias(layer)
+        if given != expected:
+            raise ValueError(
+                f"Argument `{name}` cannot differ from that of `layer`. "
+                f"Expected {expected}, Received: {name}={given}"
+            )
 
 
 def config_of(layer):
     """The configuration of a stock layer, activation set to `None` or not."""
-    owner = getattr(layer, "cell", layer)
+    owner = _owner(layer)
     if not hasattr(owner, "activation"):
         return layer.get_config()
     with plain_activation(owner):
@@ -213,10 +315,20 @@ def carry_trainable(old, new):
         new.trainable = old.trainable
 
 
-def _matrix(kernel):
-    kernel = ops.convert_to_tensor(kernel)
-    kernel = ops.cast(kernel, working_dtype(kernel.dtype))
-    return ops.reshape(kernel, (-1, kernel.shape[-1]))
+def plain_reflectors(reflectors):
+    """The argument `reflectors` as `None`, an integer or a pair of them."""
+    if reflectors is None:
+        return None
+    pair = checks.shape("reflectors", reflectors, 2, 0, repeat=True)
+    return pair[0] if checks.is_integer(reflectors) else pair
+
+
+def usable_reflectors(reflectors, n_in, n_out):
+    """The argument `reflectors`, an integer no larger than can be of use."""
+    reflectors = plain_reflectors(reflectors)
+    if isinstance(reflectors, int):
+        return min(reflectors, n_in, n_out)
+    return reflectors
 
 
 def bounds_for(matrices, reflectors, sigma, activation=None):
@@ -280,9 +392,3 @@ def _check_given(mode, center, radius):
         size = checks.non_negative("sigma_center", center, checks.SQUARABLE)
         radius = size / 2 if size > 2 * checks.SMALLEST else 1.0
     check_sigma(mode, center, radius)
-
-
-def sequences_shape(layer):
-    """The shape to build a copy of a built layer with."""
-    batch = layer.states[0].shape[0] if layer.stateful else None
-    return batch, None, layer.cell.kernel.shape[0]

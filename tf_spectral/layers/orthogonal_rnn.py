@@ -8,11 +8,12 @@ from tf_spectral.activations import ModReLU
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.initializers import get_orthogonal_initializer
 from tf_spectral.layers.conversion import carry_trainable
+from tf_spectral.layers.conversion import check_stock
+from tf_spectral.layers.conversion import like_stock
 from tf_spectral.layers.recurrence import Dense
+from tf_spectral.layers.rnn import of_cell
 from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.simple_rnn import FastRNNCell
-from tf_spectral.layers.simple_rnn import check_simple_rnn
-from tf_spectral.layers.simple_rnn import of_cell
 from tf_spectral.linalg import orthogonal
 from tf_spectral.linalg.checks import working_dtype
 
@@ -115,7 +116,7 @@ class OrthogonalRNNCell(FastRNNCell):
             dtype=working_dtype(self.variable_dtype),
         )
 
-    def recurrent_matrix(self):
+    def matrix(self):
         """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
         return ops.convert_to_tensor(self.recurrent_kernel)
 
@@ -250,11 +251,11 @@ class OrthogonalRNN(FastRNN):
         return self.cell.orthogonality_error()
 
     @classmethod
-    def from_simple_rnn(cls, layer, project=False, **kwargs):
+    def from_stock(cls, layer, project=False, **kwargs):
         """An `OrthogonalRNN` that computes what a built `SimpleRNN` does.
 
         Args:
-            layer: Built `keras.layers.SimpleRNN`.
+            layer: Built `keras.layers.SimpleRNN`, and of no subclass of it.
             project: Boolean, whether to take the nearest orthogonal matrix to
                 a recurrent kernel that is not orthogonal, and so compute
                 something else. Defaults to `False`.
@@ -262,11 +263,11 @@ class OrthogonalRNN(FastRNN):
                 `layer`.
 
         Raises:
-            ValueError: If the layer is no built `SimpleRNN`, or if its
-                recurrent kernel is not orthogonal and `project` is false (the
-                message gives the error).
+            ValueError: If the layer cannot be converted, or if its recurrent
+                kernel is not orthogonal and `project` is false (the message
+                gives the error).
         """
-        check_simple_rnn(layer)
+        check_stock(layer, cls.stock)
         project = checks.boolean("project", project)
         kernel = layer.cell.recurrent_kernel
         error = float(orthogonal.orthogonality_error(kernel))
@@ -276,15 +277,9 @@ class OrthogonalRNN(FastRNN):
                 "Expected ||R^T R - I||_2 <= 1e-4, or project=True, "
                 f"Received: {error}"
             )
-        missing = layer.recurrent_constraint is None
-        without = ["recurrent_constraint"] if missing else []
-        new = cls.like(layer, without=without, **kwargs)
+        if layer.recurrent_constraint is None:
+            kwargs = {"recurrent_constraint": "orthogonal", **kwargs}
+        new = like_stock(cls, layer, kwargs)
         new.cell.recurrent_kernel.assign(Orthogonal()(kernel))
         carry_trainable(kernel, new.cell.recurrent_kernel)
         return new
-
-    def to_simple_rnn(self):
-        layer = super().to_simple_rnn()
-        own = self.cell.recurrent_kernel
-        carry_trainable(own, layer.cell.recurrent_kernel)
-        return layer

@@ -17,24 +17,18 @@ from tf_spectral.activations import plain_activation
 from tf_spectral.activations import pullback_from_output
 from tf_spectral.activations import serialize_activation
 from tf_spectral.backend.keras_internals import RNNWithOwnMasks
-from tf_spectral.backend.keras_internals import call_in_progress
-from tf_spectral.backend.keras_internals import reset_dropout_masks
 from tf_spectral.checks import real_tensor
-from tf_spectral.layers.conversion import adds_bias
-from tf_spectral.layers.conversion import carry_trainable
-from tf_spectral.layers.conversion import check_same_bias
-from tf_spectral.layers.conversion import check_untrained
-from tf_spectral.layers.conversion import config_of
-from tf_spectral.layers.conversion import sequences_shape
 from tf_spectral.layers.recurrence import recurrence
+from tf_spectral.layers.rnn import FormingCell
+from tf_spectral.layers.rnn import RecurrentLayer
+from tf_spectral.layers.rnn import of_cell
 
 
-class FastRNNCell(layers.SimpleRNNCell):
+class FastRNNCell(FormingCell, layers.SimpleRNNCell):
     """Base of the cells `h' = f(x K + b + h R)` with an R of their own.
 
-    A subclass has `build_recurrent()`, which makes the weights of R, and
-    `transition(rows)`, R in the form that costs least for that many rows. In
-    a plain `keras.layers.RNN` R is formed once for each sequence.
+    A subclass has `build_recurrent()`, which makes the weights of R, `matrix()`
+    and `transition(rows)`, R in the form that costs least for that many rows.
 
     Args:
         units: Positive integer `n`, the size of the state.
@@ -55,7 +49,6 @@ class FastRNNCell(layers.SimpleRNNCell):
         super().__init__(units, activation=None, **kwargs)
         self.activation = get_activation(activation, self.dtype_policy)
         self.trainable_initial_state = trainable_initial_state
-        self._advance = self._advance_of = None
 
     def build(self, input_shape):
         self.kernel = self.add_weight(
@@ -105,37 +98,15 @@ class FastRNNCell(layers.SimpleRNNCell):
         z = sequence @ ops.convert_to_tensor(self.kernel)
         if self.bias is not None:
             z = z + self.bias
-        output = z + self._step_forward()(previous)
+        output = z + self.formed()(previous)
         if self.activation is not None:
             output = self.activation(output)
         # Keras' own tanh returns float32 for float64 on JAX.
         output = ops.cast(output, self.compute_dtype)
         return output, [output] if nested else output
 
-    # `keras.layers.RNN` asks for the recurrent dropout mask once before its
-    # loop and drops it once after: the times to form the matrix and drop it.
-    # If its loop raises, it drops nothing: so the matrix counts only within
-    # the outermost call of a layer, or model, that it was formed in.
-
-    def _step_forward(self):
-        """Multiplies by R: formed for the whole sequence, or for one step."""
-        formed = self._advance is not None
-        if formed and self._advance_of is call_in_progress(self):
-            return self._advance
+    def form_matrix(self):
         return self.transition().forward()
-
-    def state_mask(self, state):
-        """The recurrent dropout mask; nothing is formed on the way."""
-        return super().get_recurrent_dropout_mask(state)
-
-    def get_recurrent_dropout_mask(self, step_input):
-        self._advance = self.transition().forward()
-        self._advance_of = call_in_progress(self)
-        return super().get_recurrent_dropout_mask(step_input)
-
-    def reset_recurrent_dropout_mask(self):
-        self._advance = self._advance_of = None
-        super().reset_recurrent_dropout_mask()
 
     def get_initial_state(self, batch_size=None):
         if not self.trainable_initial_state:
@@ -153,12 +124,7 @@ class FastRNNCell(layers.SimpleRNNCell):
         }
 
 
-def of_cell(name):
-    """An attribute of a layer that is that of its cell."""
-    return property(lambda self: getattr(self.cell, name))
-
-
-class FastRNN(RNNWithOwnMasks):
+class FastRNN(RecurrentLayer, RNNWithOwnMasks):
     """Base of the drop-in replacements for `keras.layers.SimpleRNN`.
 
     It does everything that `SimpleRNN` does. The pass through time is that of
@@ -166,10 +132,12 @@ class FastRNN(RNNWithOwnMasks):
     the activation is no known function of its output.
 
     Args:
-        cell: A `FastRNNCell` with a method `recurrent_matrix`.
+        cell: A `FastRNNCell`.
         **kwargs: Arguments of `keras.layers.RNN`.
     """
 
+    stock = layers.SimpleRNN
+    own_options = ("trainable_initial_state",)
     # The arguments of the constructor that are those of the cell.
     cell_arguments = ()
 
@@ -197,20 +165,6 @@ class FastRNN(RNNWithOwnMasks):
     bias_constraint = of_cell("bias_constraint")
     dropout = of_cell("dropout")
     recurrent_dropout = of_cell("recurrent_dropout")
-
-    def call(self, sequences, initial_state=None, mask=None, training=False):
-        sequences = checked_sequences(sequences, self.cell.compute_dtype)
-        try:
-            return super().call(
-                sequences,
-                initial_state=initial_state,
-                mask=mask,
-                training=training,
-            )
-        except Exception:
-            # An exception leaves no half-traced tensors behind in the cell.
-            reset_dropout_masks(self)
-            raise
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         pullback = self._pullback()
@@ -303,71 +257,6 @@ class FastRNN(RNNWithOwnMasks):
         outputs = ops.where(shown[..., None], outputs, ops.zeros_like(outputs))
         return outputs[-1], ops.transpose(outputs, (1, 0, 2)), [last]
 
-    def recurrent_matrix(self):
-        """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
-        return self.cell.recurrent_matrix()
-
-    def to_simple_rnn(self):
-        """A built `keras.layers.SimpleRNN` that computes the same.
-
-        Raises:
-            ValueError: If the layer is not built, or has a part that
-                `SimpleRNN` lacks: an activation with weights, such as a
-                modReLU, or a trained initial state.
-        """
-        cell = self.cell
-        if not self.built:
-            raise ValueError("The layer must be built. Received: built=False")
-        check_untrained(self)
-        if cell.trainable_initial_state:
-            raise ValueError(
-                "`SimpleRNN` has no trainable initial state. Expected "
-                "trainable_initial_state=False, Received: "
-                "trainable_initial_state=True"
-            )
-        options = layers.SimpleRNN(1).get_config().keys()
-        config = {k: v for k, v in self.get_config().items() if k in options}
-        # Overwritten below: the default would take a QR decomposition.
-        config.setdefault("recurrent_initializer", "zeros")
-        config["use_bias"] = adds_bias(self)
-        layer = layers.SimpleRNN.from_config(config)
-        layer.build(sequences_shape(self))
-        bias = [ops.copy(cell.bias)] if layer.use_bias else []
-        kernel = ops.copy(cell.kernel)
-        layer.set_weights([kernel, ops.copy(self.recurrent_matrix()), *bias])
-        carry_trainable(cell.kernel, layer.cell.kernel)
-        if layer.use_bias:
-            carry_trainable(cell.bias, layer.cell.bias)
-        return layer
-
-    @classmethod
-    def like(cls, layer, without=(), **changes):
-        """A built layer of this class with kernel and bias of a `SimpleRNN`.
-
-        Args:
-            layer: Built `keras.layers.SimpleRNN`.
-            without: Names of arguments of `layer` to leave out.
-            **changes: Arguments in place of those of `layer`.
-
-        Raises:
-            ValueError: If the layer is no built `SimpleRNN`, or if only one
-                of the two has a bias.
-        """
-        check_simple_rnn(layer)
-        config = config_of(layer)
-        for key in without:
-            del config[key]
-        config["use_bias"] = adds_bias(layer)
-        new = cls.from_config({**config, **changes})
-        check_same_bias(new, layer)
-        new.build(sequences_shape(layer))
-        new.cell.kernel.assign(ops.copy(layer.cell.kernel))
-        carry_trainable(layer.cell.kernel, new.cell.kernel)
-        if new.use_bias:
-            new.cell.bias.assign(ops.copy(layer.cell.bias))
-            carry_trainable(layer.cell.bias, new.cell.bias)
-        return new
-
     def get_config(self):
         config = super().get_config()
         del config["cell"]
@@ -377,24 +266,3 @@ class FastRNN(RNNWithOwnMasks):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-def checked_sequences(sequences, dtype):
-    """Sequences of numbers in that dtype; raises where there is no step."""
-    sequences = real_tensor("sequences", sequences, dtype)
-    if sequences.shape[1] == 0:
-        raise ValueError(
-            "Argument `sequences` must have at least one time step. Received: "
-            f"sequences.shape={tuple(sequences.shape)}"
-        )
-    return sequences
-
-
-def check_simple_rnn(layer):
-    """Raises unless it is a built `keras.layers.SimpleRNN`."""
-    if not isinstance(layer, layers.SimpleRNN) or not layer.built:
-        raise ValueError(
-            "Argument `layer` must be a built keras.layers.SimpleRNN. "
-            f"Received: layer={layer}"
-        )
-    check_untrained(layer)

@@ -70,25 +70,6 @@ class SpectralConv(SpectralKernel):
                 f"Received: data_format={self.data_format}"
             )
 
-    @classmethod
-    def from_conv(cls, layer, **kwargs):
-        """A layer of this class that computes what a stock convolution does.
-
-        Args:
-            layer: Built `keras.layers.Conv1D` or `Conv2D`.
-            **kwargs: As for `from_stock`: `reflectors`, `sigma_center`,
-                `sigma_radius`, `sigma_mode`, `exact` and other arguments of
-                the constructor.
-
-        Raises:
-            ValueError: As `from_stock` does.
-        """
-        return cls.from_stock(layer, **kwargs)
-
-    def to_conv(self):
-        """A built layer of Keras that computes the same."""
-        return self.to_stock()
-
     def build(self, input_shape):
         axis = -1 if self.data_format == "channels_last" else 1
         channels = input_shape[axis]
@@ -110,7 +91,7 @@ class SpectralConv(SpectralKernel):
     def kernel(self):
         """The kernel: tensor `(*kernel_size, channels / groups, filters)`."""
         shape = (*self.kernel_size, -1, self.filters)
-        return ops.reshape(self.kernel_matrix(), shape)
+        return ops.reshape(self.matrix(), shape)
 
     def call(self, inputs):
         x = real_tensor("inputs", inputs, self.compute_dtype)
@@ -134,12 +115,6 @@ class SpectralConv(SpectralKernel):
             bias = ops.reshape(self.bias, (self.filters, *trailing))
             outputs = ops.add(outputs, bias)
         return self._activated(outputs)
-
-    def shape_for_kernel(self, kernel_shape):
-        channels, space = kernel_shape[-2] * self.groups, (None,) * self.rank
-        if self.data_format == "channels_last":
-            return None, *space, channels
-        return None, channels, *space
 
 
 def _lower(value):

@@ -155,25 +155,6 @@ class SpectralDense(SpectralKernel):
         self.input_spec = layers.InputSpec(min_ndim=2)
         self.supports_masking = True
 
-    @classmethod
-    def from_dense(cls, layer, **kwargs):
-        """A `SpectralDense` that computes what a built `Dense` does.
-
-        Args:
-            layer: Built `keras.layers.Dense`.
-            **kwargs: As for `from_stock`: `reflectors`, `sigma_center`,
-                `sigma_radius`, `sigma_mode`, `exact` and other arguments of
-                the constructor.
-
-        Raises:
-            ValueError: As `from_stock` does.
-        """
-        return cls.from_stock(layer, **kwargs)
-
-    def to_dense(self):
-        """A built `keras.layers.Dense` that computes the same."""
-        return self.to_stock()
-
     def build(self, input_shape):
         n_in = input_shape[-1]
         self.build_kernel(n_in, self.units)
@@ -191,9 +172,6 @@ class SpectralDense(SpectralKernel):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
-
-    def shape_for_kernel(self, kernel_shape):
-        return None, kernel_shape[0]
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ from keras.saving import register_keras_serializable
 
 from tf_spectral.layers.gated import GatedCell
 from tf_spectral.layers.gated import GatedLayer
+from tf_spectral.layers.gated import OwnCell
 
 
 @register_keras_serializable("tf_spectral")
@@ -139,7 +140,7 @@ class SpectralGRUCell(GatedCell, layers.GRUCell):
 
 
 @register_keras_serializable("tf_spectral")
-class SpectralGRU(GatedLayer, layers.GRU):
+class SpectralGRU(GatedLayer, layers.GRU, OwnCell):
     """A GRU whose recurrent matrices have bounded singular values.
 
     Takes the place of `keras.layers.GRU`: the same equations, the recurrent
@@ -204,22 +205,4 @@ class SpectralGRU(GatedLayer, layers.GRU):
 
     cell_class = SpectralGRUCell
     stock = layers.GRU
-
-    @classmethod
-    def from_gru(cls, layer, **kwargs):
-        """A `SpectralGRU` that computes what a built `GRU` does.
-
-        Args:
-            layer: Built `keras.layers.GRU`.
-            **kwargs: As for `from_stock`: `reflectors`, `sigma_center`,
-                `sigma_radius`, `sigma_mode`, `exact` and other arguments of
-                the constructor.
-
-        Raises:
-            ValueError: As `from_stock` does.
-        """
-        return cls.from_stock(layer, **kwargs)
-
-    def to_gru(self):
-        """A built `keras.layers.GRU` that computes the same."""
-        return self.to_stock()
+    decomposed = SpectralGRUCell.gates

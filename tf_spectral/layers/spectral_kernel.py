@@ -15,6 +15,7 @@ from tf_spectral.activations import activation_gain
 from tf_spectral.activations import get_activation
 from tf_spectral.activations import plain_activation
 from tf_spectral.activations import serialize_activation
+from tf_spectral.layers.conversion import SPECTRAL_OPTIONS
 from tf_spectral.layers.conversion import Convertible
 from tf_spectral.layers.conversion import plain_reflectors
 from tf_spectral.layers.conversion import usable_reflectors
@@ -54,19 +55,10 @@ class SpectralKernel(Convertible, layers.Layer):
 
     Attributes:
         svd: The `tf_spectral.parametrizations.SVD` of the kernel, once built.
-        conversion_residual: Float, what `from_stock` missed of the kernel, or
-            `None` for a layer that was not converted.
     """
 
-    own_options = (
-        "reflectors",
-        "sigma_center",
-        "sigma_radius",
-        "sigma_mode",
-        "reflector_initializer",
-        "sigma_regularizer",
-        "annealed_radius",
-    )
+    decomposed = ("kernel",)
+    own_options = SPECTRAL_OPTIONS
     refused_options = tuple(_REFUSED)
 
     def __init__(
@@ -116,7 +108,6 @@ class SpectralKernel(Convertible, layers.Layer):
         self.annealed_radius = checks.boolean(
             "annealed_radius", annealed_radius
         )
-        self.conversion_residual = None
 
     def check_width(self, n_out):
         """Raises where the options do not go together; the input comes later.
@@ -172,16 +163,21 @@ class SpectralKernel(Convertible, layers.Layer):
     @property
     def kernel(self):
         """The kernel, formed of its factors: tensor in float32 or float64."""
-        return self.kernel_matrix()
+        return self.matrix()
 
-    def kernel_matrix(self):
+    @property
+    def svds(self):
+        """Dict from the name of the kernel to its `SVD`."""
+        return {self.decomposed[0]: self.svd}
+
+    def matrix(self):
         """The kernel as a matrix: tensor `(n_in, n_out)`."""
         if not self.built:
             raise AttributeError("The layer must be built. Received: no kernel")
         return self.svd.matrix()
 
     def singular_values(self):
-        """The singular values of `kernel_matrix()`, in no order."""
+        """The singular values of `matrix()`, in no order."""
         return self.svd.singular_values()
 
     def condition_number(self):
@@ -189,15 +185,15 @@ class SpectralKernel(Convertible, layers.Layer):
         return self.svd.condition_number()
 
     def log_abs_det(self):
-        """`log |det kernel_matrix()|`; raises unless it is square."""
+        """`log |det matrix()|`; raises unless it is square."""
         return self.svd.log_abs_det()
 
     def solve(self, y):
-        """Rows `x` with `x kernel_matrix() = y`; see `SVD.solve`."""
+        """Rows `x` with `x matrix() = y`; see `SVD.solve`."""
         return self.svd.solve(y)
 
     def truncated_matrix(self, rank):
-        """The matrix of that rank which is nearest to `kernel_matrix()`."""
+        """The matrix of that rank which is nearest to `matrix()`."""
         return self.svd.truncated_matrix(rank)
 
     def quantize(self, *args, **kwargs):

@@ -6,6 +6,7 @@ from keras.saving import register_keras_serializable
 
 from tf_spectral.layers.gated import GatedCell
 from tf_spectral.layers.gated import GatedLayer
+from tf_spectral.layers.gated import OwnCell
 
 
 @register_keras_serializable("tf_spectral")
@@ -150,7 +151,7 @@ class SpectralLSTMCell(GatedCell, layers.LSTMCell):
 
 
 @register_keras_serializable("tf_spectral")
-class SpectralLSTM(GatedLayer, layers.LSTM):
+class SpectralLSTM(GatedLayer, layers.LSTM, OwnCell):
     """An LSTM whose recurrent matrices have bounded singular values.
 
     Takes the place of `keras.layers.LSTM`: the same equations, the recurrent
@@ -216,22 +217,4 @@ class SpectralLSTM(GatedLayer, layers.LSTM):
 
     cell_class = SpectralLSTMCell
     stock = layers.LSTM
-
-    @classmethod
-    def from_lstm(cls, layer, **kwargs):
-        """A `SpectralLSTM` that computes what a built `LSTM` does.
-
-        Args:
-            layer: Built `keras.layers.LSTM`.
-            **kwargs: As for `from_stock`: `reflectors`, `sigma_center`,
-                `sigma_radius`, `sigma_mode`, `exact` and other arguments of
-                the constructor.
-
-        Raises:
-            ValueError: As `from_stock` does.
-        """
-        return cls.from_stock(layer, **kwargs)
-
-    def to_lstm(self):
-        """A built `keras.layers.LSTM` that computes the same."""
-        return self.to_stock()
+    decomposed = SpectralLSTMCell.gates

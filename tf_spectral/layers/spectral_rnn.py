@@ -1,25 +1,21 @@
 """SpectralRNN and its cell: the singular values of R are bounded."""
 
-from keras import layers
 from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
-from tf_spectral.layers.conversion import bounds_for
-from tf_spectral.layers.conversion import carry_trainable
-from tf_spectral.layers.conversion import check_stock
+from tf_spectral.layers.conversion import SPECTRAL_OPTIONS
 from tf_spectral.layers.recurrence import Dense
 from tf_spectral.layers.recurrence import DiagonalPlusLowRank
 from tf_spectral.layers.recurrence import low_rank_pays
+from tf_spectral.layers.rnn import REFUSED_RECURRENT_OPTIONS
+from tf_spectral.layers.rnn import of_cell
+from tf_spectral.layers.rnn import refuse_recurrent_options
 from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.simple_rnn import FastRNNCell
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.parametrizations.svd import SVD
 
 FORMS = ("auto", "dense", "low_rank")
-
-# Of a free matrix.
-_REFUSED_OPTIONS = ("recurrent_initializer", "recurrent_constraint")
 
 
 @register_keras_serializable("tf_spectral")
@@ -121,14 +117,7 @@ class SpectralRNNCell(FastRNNCell):
         seed=None,
         **kwargs,
     ):
-        for name in _REFUSED_OPTIONS:
-            if name in kwargs:
-                raise ValueError(
-                    f"Argument `{name}` does not apply to a matrix that is "
-                    "kept by its decomposition. Expected "
-                    "`reflector_initializer` or the bounds of sigma, "
-                    f"Received: {name}={kwargs[name]}"
-                )
+        refuse_recurrent_options(kwargs)
         units = checks.integer("units", units, minimum=1)
         form = checks.choice("form", form, FORMS)
         recurrent_regularizer = checks.regularizer(
@@ -151,7 +140,7 @@ class SpectralRNNCell(FastRNNCell):
             **kwargs,
         )
         self.form = form
-        self.recurrent = SVD(
+        self.svd = SVD(
             (units, units),
             reflectors=reflectors,
             sigma_center=sigma_center,
@@ -165,21 +154,21 @@ class SpectralRNNCell(FastRNNCell):
             trainable=self.trainable,
             name="recurrent",
         )
-        self.recurrent_regularizer = self.recurrent.matrix_regularizer
+        self.recurrent_regularizer = self.svd.matrix_regularizer
 
     def build_recurrent(self):
         # It may have been set since.
-        self.recurrent.matrix_regularizer = self.recurrent_regularizer
-        if not self.recurrent.built:
-            self.recurrent.build()
+        self.svd.matrix_regularizer = self.recurrent_regularizer
+        if not self.svd.built:
+            self.svd.build()
 
-    def recurrent_matrix(self):
+    def matrix(self):
         """The matrix R: tensor `(units, units)`, acting as `h -> h R`."""
-        return self.recurrent.matrix()
+        return self.svd.matrix()
 
     def singular_values(self):
         """The singular values of R: tensor `(units,)`, in no order."""
-        return self.recurrent.singular_values()
+        return self.svd.singular_values()
 
     def transition(self, rows=None):
         """R, cast to the compute dtype, in the form that costs least.
@@ -193,30 +182,21 @@ class SpectralRNNCell(FastRNNCell):
         """
         low_rank = self.form == "low_rank"
         if self.form == "auto":
-            rank = sum(self.recurrent.reflectors)
+            rank = sum(self.svd.reflectors)
             low_rank = low_rank_pays(self.units, rank, rows)
         if low_rank:
-            tensors = self.recurrent.diagonal_plus_low_rank()
+            tensors = self.svd.diagonal_plus_low_rank()
             form = DiagonalPlusLowRank
         else:
-            tensors, form = (self.recurrent.matrix(),), Dense
+            tensors, form = (self.svd.matrix(),), Dense
         return form(*(ops.cast(t, self.compute_dtype) for t in tensors))
 
     def get_config(self):
         config = super().get_config()
-        for key in _REFUSED_OPTIONS:
+        for key in REFUSED_RECURRENT_OPTIONS:
             del config[key]
-        svd = self.recurrent.get_config()
-        for key in (
-            "reflectors",
-            "sigma_center",
-            "sigma_radius",
-            "sigma_mode",
-            "reflector_initializer",
-            "sigma_regularizer",
-            "annealed_radius",
-        ):
-            config[key] = svd[key]
+        svd = self.svd.get_config()
+        config.update({key: svd[key] for key in SPECTRAL_OPTIONS})
         return {**config, "form": self.form}
 
 
@@ -309,6 +289,9 @@ class SpectralRNN(FastRNN):
     """
 
     cell_arguments = ("units", *_EXPLICIT, *_CELL_OPTIONS)
+    decomposed = ("recurrent kernel",)
+    own_options = (*SPECTRAL_OPTIONS, "form", *FastRNN.own_options)
+    refused_options = REFUSED_RECURRENT_OPTIONS
 
     def __init__(
         self,
@@ -327,7 +310,7 @@ class SpectralRNN(FastRNN):
     ):
         cell_options = {
             key: kwargs.pop(key)
-            for key in (*_CELL_OPTIONS, *_REFUSED_OPTIONS)
+            for key in (*_CELL_OPTIONS, *REFUSED_RECURRENT_OPTIONS)
             if key in kwargs
         }
         cell = SpectralRNNCell(
@@ -352,105 +335,13 @@ class SpectralRNN(FastRNN):
             **kwargs,
         )
 
+    svd = of_cell("svd")
+
+    @property
+    def svds(self):
+        """Dict from the name of the recurrent kernel to its `SVD`."""
+        return {self.decomposed[0]: self.svd}
+
     def singular_values(self):
         """The singular values of R: tensor `(units,)`, in no order."""
         return self.cell.singular_values()
-
-    @classmethod
-    def from_stock(
-        cls,
-        layer,
-        reflectors=None,
-        sigma_center=None,
-        sigma_radius=None,
-        sigma_mode="sigmoid",
-        exact=True,
-        **kwargs,
-    ):
-        """A `SpectralRNN` that computes what a built `SimpleRNN` does.
-
-        As `from_simple_rnn`, but with bounds that are chosen to hold the
-        singular values of the recurrent kernel, as the `from_stock` of the
-        other spectral layers does.
-
-        Args:
-            layer: Built `keras.layers.SimpleRNN`, and of no subclass of it.
-            reflectors: As for the constructor; `None` reaches any matrix.
-            sigma_center: As for the constructor. `None` takes the middle of
-                the singular values, or 0 where they come close to zero.
-            sigma_radius: As for the constructor. `None` takes a tenth more
-                than the singular values need, and at least a hundredth of the
-                center.
-            sigma_mode: As for the constructor. Defaults to `"sigmoid"`.
-            exact: As for `from_simple_rnn`. Defaults to `True`.
-            **kwargs: Other arguments of the constructor, in place of those of
-                `layer`.
-
-        Raises:
-            ValueError: If the layer cannot be converted, if no radius below
-                the given center is wide enough, or if `exact` and the
-                reflectors are too few or the bounds too narrow.
-        """
-        check_stock(layer, layers.SimpleRNN)
-        exact = checks.boolean("exact", exact)
-        kernel = ops.convert_to_tensor(layer.cell.recurrent_kernel)
-        center, radius = bounds_for(
-            {"recurrent kernel": ops.cast(kernel, working_dtype(kernel.dtype))},
-            reflectors,
-            (sigma_mode, sigma_center, sigma_radius),
-        )
-        return cls.from_simple_rnn(
-            layer,
-            reflectors=reflectors,
-            sigma_center=center,
-            sigma_radius=radius,
-            sigma_mode=sigma_mode,
-            exact=exact,
-            **kwargs,
-        )
-
-    @classmethod
-    def from_simple_rnn(
-        cls, layer, reflectors=None, sigma_mode="free", exact=True, **kwargs
-    ):
-        """A `SpectralRNN` that computes what a built `SimpleRNN` does.
-
-        Args:
-            layer: Built `keras.layers.SimpleRNN`.
-            reflectors: As for the constructor; `None` reaches any matrix.
-            sigma_mode: As for the constructor. Defaults to `"free"`, which
-                takes any singular values.
-            exact: Boolean. `False` also takes a kernel that the reflectors or
-                the bounds cannot hold: by the fit of `SVD.assign_matrix`,
-                whose relative residual is then the attribute
-                `conversion_residual`. Defaults to `True`.
-            **kwargs: Other arguments of the constructor, in place of those of
-                `layer`.
-
-        Raises:
-            ValueError: If the layer is no built `SimpleRNN`, or if `exact`
-                and the reflectors are too few for its recurrent kernel or a
-                singular value lies outside of the bounds.
-        """
-        new = cls.like(
-            layer,
-            without=_REFUSED_OPTIONS,
-            reflectors=reflectors,
-            sigma_mode=sigma_mode,
-            **kwargs,
-        )
-        kernel = layer.cell.recurrent_kernel
-        new.conversion_residual = new.cell.recurrent.assign_matrix(
-            kernel, exact
-        )
-        carry_trainable(kernel, new.cell.recurrent)
-        return new
-
-    def to_simple_rnn(self):
-        layer = super().to_simple_rnn()
-        carry_trainable(self.cell.recurrent, layer.cell.recurrent_kernel)
-        return layer
-
-    def to_stock(self):
-        """As `to_simple_rnn`, by the name that all spectral layers share."""
-        return self.to_simple_rnn()

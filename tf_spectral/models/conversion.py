@@ -1,7 +1,6 @@
 """spectralize and despectralize: whole models, converted and back."""
 
 import keras
-from keras import layers as stock
 
 from tf_spectral.backend.keras_internals import is_graph
 from tf_spectral.layers import SpectralConv1D
@@ -10,7 +9,6 @@ from tf_spectral.layers import SpectralDense
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
-from tf_spectral.layers.conversion import usable_reflectors
 from tf_spectral.models.cloning import Cloner
 from tf_spectral.models.cloning import carry_states
 from tf_spectral.models.cloning import own_weights
@@ -198,30 +196,17 @@ def _check_overrides(overrides, chosen):
             )
 
 
-def _recurrent(layer_class):
-    def from_stock(layer, reflectors=None, **kwargs):
-        reflectors = usable_reflectors(reflectors, layer.units, layer.units)
-        return layer_class.from_stock(layer, reflectors=reflectors, **kwargs)
-
-    return from_stock
-
-
-TO_SPECTRAL = {
-    stock.Dense: SpectralDense.from_stock,
-    stock.Conv1D: SpectralConv1D.from_stock,
-    stock.Conv2D: SpectralConv2D.from_stock,
-    stock.SimpleRNN: _recurrent(SpectralRNN),
-    stock.LSTM: _recurrent(SpectralLSTM),
-    stock.GRU: _recurrent(SpectralGRU),
-}
-TO_STOCK = {
-    SpectralDense: SpectralDense.to_stock,
-    SpectralConv1D: SpectralConv1D.to_stock,
-    SpectralConv2D: SpectralConv2D.to_stock,
-    SpectralRNN: SpectralRNN.to_stock,
-    SpectralLSTM: SpectralLSTM.to_stock,
-    SpectralGRU: SpectralGRU.to_stock,
-}
+_SPECTRAL = (
+    SpectralDense,
+    SpectralConv1D,
+    SpectralConv2D,
+    SpectralRNN,
+    SpectralLSTM,
+    SpectralGRU,
+)
+# For a class the function that converts a layer of it.
+TO_SPECTRAL = {spectral.stock: spectral.from_stock for spectral in _SPECTRAL}
+TO_STOCK = {spectral: spectral.to_stock for spectral in _SPECTRAL}
 
 
 def replace_layer(found, table, **options):
