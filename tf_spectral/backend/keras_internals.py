@@ -41,14 +41,6 @@ def is_symbolic_operation(operation):
     return type(operation).__module__.startswith("keras.src.ops.")
 
 
-def kernel_variable(layer):
-    """The variable behind the `kernel` of a dense layer.
-
-    `layer.kernel` is computed where the layer has a low-rank adapter.
-    """
-    return layer._kernel
-
-
 def declared_output_shape(layer):
     """The `output_shape` that a `keras.layers.Lambda` was made with."""
     return layer._output_shape
