@@ -1,4 +1,4 @@
-"""Activations: derivatives, gains, and ModReLU."""
+"""Activations: derivatives, bounds, gains, and ModReLU."""
 
 import functools
 import math
@@ -11,6 +11,7 @@ from keras import layers
 from keras import ops
 
 from tests import oracles
+from tests import oracles_recurrent
 from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.helpers import evaluate
@@ -18,9 +19,12 @@ from tests.helpers import grad
 from tests.helpers import inner
 from tests.helpers import value_and_grad
 from tf_spectral.activations import _TABLE
+from tf_spectral.activations import SMOOTH
+from tf_spectral.activations import activation_bounds
 from tf_spectral.activations import activation_gain
 from tf_spectral.activations import modrelu
 from tf_spectral.activations import pullback_from_output
+from tf_spectral.activations import smooth_activation
 from tf_spectral.layers import ModReLU
 from tf_spectral.layers import SpectralDense
 
@@ -139,6 +143,72 @@ def test_a_subclass_may_compute_something_else():
             return 2.0 * super().call(inputs)
 
     assert pullback_from_output(Doubled(0.1)) is None
+
+
+# Bounds
+
+
+def test_derivatives_of_smooth_activations():
+    z = np.linspace(-6, 6, 101)
+    for f in SMOOTH:
+        activation = smooth_activation(f)
+        s = activation.function(ops.convert_to_tensor(z))
+        parts = oracles_recurrent.PARTS[f]
+        assert_close(ops.convert_to_numpy(s), parts[0](z), 1e-9)
+        for i, part in enumerate((activation.slope, activation.curvature), 1):
+            actual = ops.convert_to_numpy(part(ops.convert_to_tensor(z), s))
+            assert_close(actual, parts[i](z), 1e-9)
+            bound = activation.bounds[i]
+            assert np.abs(actual).max() <= bound * (1 + 1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of numbers in a table")
+def test_every_bound_is_a_supremum():
+    """Of values, and of quotients of differences."""
+    x, h = np.linspace(-30, 30, 12001), 1e-4
+    for name, row in _TABLE.items():
+        bounds = row.bounds
+        function = getattr(activations, name, None) or getattr(ops, name)
+        low, value, high, zero = (
+            np.asarray(function(ops.convert_to_tensor(at)))
+            for at in (x - h, x, x + h, np.zeros(1))
+        )
+        slope = np.abs(high - low).max() / (2 * h)
+        assert 0.99 * bounds.slope < slope <= bounds.slope + 1e-6, name
+        assert_close(abs(zero[0]), bounds.at_zero, 1e-12, scale=1)
+        line = bounds.at_zero + bounds.growth * np.abs(x)
+        assert np.all(np.abs(value) <= line + 1e-9), name
+        if bounds.supremum is not None:
+            largest = np.abs(value).max()
+            assert 0.96 * bounds.supremum < largest <= bounds.supremum, name
+        bend = np.abs(high - 2 * value + low).max() / h**2
+        if bounds.doubt is None:
+            assert 0.98 * bounds.curvature <= bend + 1e-6, name
+            assert bend <= bounds.curvature + 1e-5, name
+        else:
+            assert bend > 1e3, name
+
+
+@pytest.mark.parametrize("q", (1, 2, "inf"))
+def test_derivatives_of_softmax(q):
+    """S1 and S2 of softmax, found by search."""
+    rng = np.random.default_rng(0)
+    bounds = activation_bounds("softmax", q)
+    order = np.inf if q == "inf" else q
+    slope = bend = 0.0
+    for _ in range(300):
+        logits = rng.choice([0.0, 1.0, 5.0], 3) * rng.normal(size=3)
+        p = np.exp(logits) / np.exp(logits).sum()
+        u, v = rng.choice([-1.0, 0.0, 1.0], (2, 3))
+        size = np.linalg.norm(u, order) * np.linalg.norm(v, order)
+        if size == 0:
+            continue
+        du, dv = u - p @ u, v - p @ v
+        first = np.linalg.norm(p * du, order) / np.linalg.norm(u, order)
+        second = np.linalg.norm(p * (du * dv - p @ (du * dv)), order)
+        slope, bend = max(slope, first), max(bend, second / size)
+    assert 0.5 * bounds.slope < slope <= bounds.slope + 1e-12
+    assert 0.05 * bounds.curvature < bend <= bounds.curvature
 
 
 # Gains

@@ -139,6 +139,7 @@ _TABLE = {
             1.0,
             2 / math.sqrt(math.pi),
             2 * math.sqrt(2 / (math.pi * math.e)),
+            growth=2 / math.sqrt(math.pi),
         ),
         derivatives=(
             ops.erf,

@@ -1,6 +1,7 @@
 """Recurrent networks that the tests of their bounds share."""
 
 import numpy as np
+import pytest
 from keras import ops
 
 from tests import helpers
@@ -9,6 +10,11 @@ from tf_spectral.bounds import rnn_lipschitz_constants
 
 # The mode in which many networks of one shape are fast.
 FAST = "graph" if "graph" in helpers.MODES else helpers.MODES[0]
+# Of what XLA takes long to compile.
+MODES_IN_TIME = [
+    pytest.param(mode, marks=pytest.mark.slow) if mode == "xla" else mode
+    for mode in helpers.MODES
+]
 # Arguments of the public functions and the names of the oracle.
 ARGUMENTS = {
     "input_kernel": "input",
@@ -52,28 +58,62 @@ def mean(dicts):
     }
 
 
+def loss(nets):
+    return np.mean([net.loss() for net in nets])
+
+
+def gradients(nets, names):
+    return {
+        n: np.mean([net.derivatives(n)[0] for net in nets], 0) for n in names
+    }
+
+
+def move(weights, name, step):
+    return weights | {name: weights[name] + step}
+
+
 def arguments(weights):
     return {name: weights[key] for name, key in ARGUMENTS.items()}
 
 
-def constants_function(mode=FAST, with_radius=False, **options):
-    """Compiled once: function `(weights, x, y, radius) -> dict` of floats."""
+def constants(weights, x, y=None, /, **options):
+    """Of NumPy arrays, eagerly: dict of floats."""
+    given = arguments(weights) | options
+    if options.get("residual"):
+        given["y"] = y
+    result = rnn_lipschitz_constants(x=x, **given)
+    return {k: float(ops.convert_to_numpy(v)) for k, v in result.items()}
+
+
+def compiled(*options, mode=FAST):
+    """The constants for several dictionaries of options, in one function.
+
+    Returns:
+        Function `(weights, x, y, radius)` that returns a list of dicts of
+        floats; `radius` is read where an option asks for one.
+    """
     names = list(ARGUMENTS)
 
     def compute(x, y, radius, *values):
-        given = dict(zip(names, values, strict=True)) | options
-        if options.get("residual"):
-            given["y"] = y
-        if with_radius:
-            given["radius"] = radius
-        return rnn_lipschitz_constants(x=x, **given)
+        results = []
+        for chosen in options:
+            given = dict(zip(names, values, strict=True)) | chosen
+            if chosen.get("residual"):
+                given["y"] = y
+            if chosen.get("radius") is not None:
+                given["radius"] = radius
+            results.append(rnn_lipschitz_constants(x=x, **given))
+        return results
 
-    compiled = helpers._compile(compute, mode)
+    run = helpers._compile(compute, mode)
 
     def function(weights, x, y, radius=0.0):
         values = [weights[key] for key in ARGUMENTS.values()]
         arrays = (x, y, np.float64(radius), *values)
-        result = compiled(*[ops.convert_to_tensor(a) for a in arrays])
-        return {k: float(ops.convert_to_numpy(v)) for k, v in result.items()}
+        results = run(*[ops.convert_to_tensor(a) for a in arrays])
+        return [
+            {k: float(ops.convert_to_numpy(v)) for k, v in result.items()}
+            for result in results
+        ]
 
     return function

@@ -15,59 +15,53 @@ from tf_spectral.losses import SumOfSquares
 NORMS = (1, 2, "inf")
 # In float64, as losses have a dtype of their own.
 CROSSENTROPY = losses.CategoricalCrossentropy(from_logits=True, dtype="float64")
-SQUARES = (
-    SumOfSquares(dtype="float64"),
-    losses.MeanSquaredError(dtype="float64"),
-)
-# Second differences are exact to about this.
+# Small, as it is taken off again.
+OFFSET = 1e-9
+# Rounding.
 LIMIT = 1 + (1e-3 if BACKEND == "torch" else 1e-6)
+pytestmark = pytest.mark.usefixtures("float64_layers")
 
 
-@pytest.fixture(autouse=True)
-def float64_layers():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
+def check(model, loss=CROSSENTROPY, target=ops.softmax, seed=0, **options):
+    """The worst ratios of the records that are certified, one for a norm."""
+    batch = options.pop("batch", 1)
+    hessian = adversary.Hessian(model, loss, target, batch)
+    ratios = []
+    for q in NORMS:
+        record = quiet(model, q, loss=loss, offset=OFFSET)
+        if record.certified:
+            rng = np.random.default_rng(seed)
+            worst = adversary.worst_ratio(hessian, record, q, rng, **options)
+            assert worst <= LIMIT, f"{seed}: {worst:.6g}\n{record.report()}"
+            ratios.append(worst)
+    return ratios
 
 
-def check(model, q, loss=CROSSENTROPY, seed=0, **options):
-    """The worst ratio of a record that is certified, `None` of another."""
-    record = quiet(model, q, loss=loss)
-    if not record.certified:
-        return None
-    rng = np.random.default_rng(seed)
-    worst = adversary.worst_ratio(model, record, q, loss, rng, **options)
-    assert worst <= LIMIT, f"{worst:.6g}\n{record.report()}"
-    return worst
-
-
-def search(seeds):
+def search(seeds, **options):
     """How many graphs were certified, and the worst ratio of all."""
     found = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        model, squares = adversary.Builder(rng).model()
-        loss = CROSSENTROPY
-        if squares:
-            loss = SQUARES[seed % 2]
-        ratios = [check(model, q, loss, seed) for q in NORMS]
-        found += [ratio for ratio in ratios if ratio is not None]
+        batch = int(rng.integers(1, 3))
+        found += check(
+            *adversary.Builder(rng).model(), seed=seed, batch=batch, **options
+        )
     return len(found) / 3, max(found)
 
 
 def test_a_few_random_graphs():
-    graphs, worst = search(range(3))
-    assert graphs > 1
-    assert worst > 0.01  # the search finds something
+    """Small ones, where a short search comes close to the bound."""
+    graphs, worst = search((6, 10, 11, 19, 21), blocks=1, steps=16)
+    assert graphs == 5
+    assert 0.9 < worst
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(3))
 def test_many_random_graphs(part):
-    graphs, worst = search(range(100 + 30 * part, 130 + 30 * part))
-    assert graphs > 15
-    assert worst > 0.1
+    graphs, worst = search(range(100 + 25 * part, 125 + 25 * part))
+    assert graphs > 20
+    assert worst > 0.5
 
 
 # Sharp cases: each exceeded its bound once.
@@ -138,20 +132,25 @@ def repeated_in_a_sum():
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize("q", NORMS)
 @pytest.mark.parametrize(
     "make",
     [
-        several_outputs,
-        unknown_lengths,
-        by_name,
-        uneven_pooling,
         repeated_in_a_sum,
+        # What these bounds are made of has tests of its own.
+        *(
+            pytest.param(make, marks=pytest.mark.slow)
+            for make in (
+                several_outputs,
+                unknown_lengths,
+                by_name,
+                uneven_pooling,
+            )
+        ),
     ],
 )
-def test_sharp_cases_stay_below_their_bounds(make, q):
-    ratio = check(make(), q, blocks=4, steps=20)
-    assert ratio is not None
+def test_sharp_cases_stay_below_their_bounds(make):
+    ratios = check(make(), blocks=4)
+    assert len(ratios) == 3 and min(ratios) > 0.003
 
 
 @pytest.mark.parametrize("make", [fixed_batch, masked_mean, other_rank_joined])
@@ -174,10 +173,9 @@ def test_a_regularizer_on_a_folded_activation_is_a_doubt():
         assert record.certified == (activity is None)
 
 
-@pytest.mark.parametrize("q", NORMS)
-@pytest.mark.parametrize("loss", SQUARES)
-def test_one_output_and_flat_targets(q, loss):
+def test_one_output_and_flat_targets():
     """Targets (batch,) beside outputs (batch, 1) are not broadcast."""
+    loss = SumOfSquares(dtype="float64")
     model = keras.Sequential(
         [
             keras.Input((2,)),
@@ -186,23 +184,35 @@ def test_one_output_and_flat_targets(q, loss):
         ]
     )
 
-    class Flat(type(loss)):
-        def call(self, y_true, y_pred):
-            return super().call(y_true[:, 0], y_pred)
+    ratios = check(model, loss, lambda y: ops.tanh(y[:, 0]), batch=4, blocks=4)
+    assert len(ratios) == 3 and min(ratios) > 0.05
 
-    record = quiet(model, q, loss=loss)
+
+def test_the_hessian_is_that_of_second_differences():
+    model = unknown_lengths()
+    hessian = adversary.Hessian(model, CROSSENTROPY, ops.softmax, batch=2)
     rng = np.random.default_rng(0)
-    worst = adversary.worst_ratio(
-        model,
-        record,
-        q,
-        Flat(dtype="float64"),
-        rng,
-        blocks=4,
-        steps=20,
-        batch=4,
+    weights, left, right = (
+        [rng.normal(size=shape) for shape in hessian.shapes] for _ in range(3)
     )
-    assert worst <= LIMIT
+    x, y = hessian.example(rng)
+    for block in range(len(weights)):
+        keep = [np.zeros(shape) for shape in hessian.shapes]
+        u, v = list(keep), list(keep)
+        u[block], v[block] = left[block], right[block]
+        by_left, by_right, *_ = hessian(weights, u, v, [x, y])
+
+        def f(s, t, u=u, v=v):
+            moved = [w + s * a + t * b for w, a, b in zip(weights, u, v)]
+            outputs, _ = model.stateless_call(moved, [], np.tanh(x))
+            return float(CROSSENTROPY(ops.softmax(y), outputs))
+
+        h = 1e-2 if BACKEND == "torch" else 1e-3
+        corners = f(h, h) - f(h, -h) - f(-h, h) + f(-h, -h)
+        expected = corners / (4 * h**2)
+        for image, step in ((by_left, u), (by_right, v)):
+            found = float((image[block] * step[block]).sum())
+            np.testing.assert_allclose(found, expected, 1e-2, 1e-3)
 
 
 def test_constraints_and_half_precision_are_doubts():

@@ -7,6 +7,7 @@ import pytest
 from keras import ops
 
 from tests import oracles_generalization as oracles
+from tests.bounds.recurrent_cases import MODES_IN_TIME
 from tests.helpers import assert_close
 from tests.helpers import dtype_of
 from tests.helpers import evaluate
@@ -39,6 +40,7 @@ def check(actual, log_complexity, log_gap, tolerance=1e-10):
     assert_close(actual["log_gap"], log_gap, tolerance, scale=1)
 
 
+@pytest.mark.parametrize("mode", MODES_IN_TIME)
 def test_theorem_in_every_mode(mode):
     m, w, y = kernels(3, 5, 4)
     f = lambda *k: generalization_bound(*k, **OPTIONS)  # noqa: E731

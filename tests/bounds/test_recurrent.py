@@ -1,4 +1,4 @@
-"""Constants of recurrent networks: values, arguments and overflow."""
+"""The public functions of recurrent networks: values and arguments."""
 
 import keras
 import numpy as np
@@ -9,18 +9,15 @@ from tests import helpers
 from tests import oracles_recurrent as oracle
 from tests.bounds import recurrent_cases as cases
 from tests.helpers import assert_close
-from tf_spectral.activations import SMOOTH
-from tf_spectral.activations import smooth_activation
 from tf_spectral.bounds import rnn_lipschitz_constants
 from tf_spectral.bounds import rnn_loss_bound
 from tf_spectral.bounds import rnn_trust_region
 
-TIERS = ("vector", "tensor", "paper")
-# units, inputs, classes, steps, batch: square, wide, tall, ones, many steps.
-SHAPES = ((4, 4, 4, 4, 2), (3, 5, 2, 4, 3), (5, 2, 6, 3, 1), (1, 1, 1, 1, 1))
-SHAPES += ((2, 2, 2, 19, 2),)
+TIERS = ("vector", "tensor", "paper", "global")
+SHAPE = (3, 2, 4, 3, 2)
+WEIGHTS = tuple(cases.ARGUMENTS.values())
 
-# math 8
+# Values of math 8.
 
 SCALAR = {
     "input_kernel": np.array([[0.5]]),
@@ -40,16 +37,16 @@ REFERENCES = [
 ]
 
 
-@pytest.mark.parametrize("options, l_u, l_w", REFERENCES, ids=str)
-def test_reference_values(options, l_u, l_w):
-    actual = rnn_lipschitz_constants(**SCALAR, **options, y=LABELS)
-    # The norm of the recurrent kernel is a bound, 1e-6 too large.
-    tolerance = 3e-6 if options["tier"] == "global" else 1e-9
-    if l_u is not None:
-        assert_close(float(actual["input"]), l_u, tolerance)
-    assert_close(float(actual["recurrent"]), l_w, tolerance)
-    assert_close(float(actual["output"]), 0.2050104742, 1e-9)
-    assert float(actual["output_bias"]) == 1.0
+def test_reference_values():
+    for options, l_u, l_w in REFERENCES:
+        actual = rnn_lipschitz_constants(**SCALAR, **options, y=LABELS)
+        # The norm of the recurrent kernel is a bound, 1e-6 too large.
+        tolerance = 3e-6 if options["tier"] == "global" else 1e-9
+        if l_u is not None:
+            assert_close(float(actual["input"]), l_u, tolerance)
+        assert_close(float(actual["recurrent"]), l_w, tolerance)
+        assert_close(float(actual["output"]), 0.2050104742, 1e-9)
+        assert float(actual["output_bias"]) == 1.0
 
 
 def test_reference_loss():
@@ -57,98 +54,12 @@ def test_reference_loss():
     assert_close(float(loss), 0.8221166845, 1e-9)
 
 
-# Against the oracle
-
-
-def check(shape, mode, seed=0, f="tanh", outputs="all", tolerance=1e-10, **o):
-    weights, x, y = cases.random_network(shape, seed)
-    labels = y[:, -1] if outputs == "last" else y
-    function = cases.constants_function(
-        mode, activation=f, outputs=outputs, **o
-    )
-    actual = function(weights, x, labels)
-    nets = cases.oracles(weights, x, y, f, outputs)
-    expected = cases.mean(
-        [oracle.local(n, o["tier"], o.get("residual", False)) for n in nets]
-    )
-    assert set(actual) == set(o.get("weights", expected))
-    for name in actual:
-        assert_close(actual[name], expected[name], tolerance)
-
-
-@pytest.mark.parametrize("tier", TIERS)
-def test_equal_to_the_oracle(tier, mode):
-    # XLA takes seconds to compile a singular value decomposition.
-    weights = {} if tier == "vector" else {"weights": ("recurrent", "bias")}
-    check((3, 2, 4, 5, 2), mode, tier=tier, **weights)
-
-
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_shapes(shape, tier):
-    check(shape, helpers.MODES[0], tier=tier)
-
-
-@pytest.mark.parametrize("tier", TIERS)
-def test_only_the_last_output(tier):
-    check((3, 2, 4, 5, 2), cases.FAST, outputs="last", tier=tier)
-
-
-@pytest.mark.parametrize("outputs", ("all", "last"))
-@pytest.mark.parametrize("tier", ("vector", "tensor"))
-def test_residual_form(tier, outputs):
-    shape = (3, 2, 4, 5, 2)
-    check(shape, cases.FAST, outputs=outputs, tier=tier, residual=True)
-
-
-@pytest.mark.parametrize("f", ("sigmoid", "softplus", "gelu", "silu", "erf"))
-def test_activations(f):
-    check((3, 2, 4, 4, 2), cases.FAST, f=f, tier="vector")
-
-
-@pytest.mark.parametrize("f", SMOOTH)
-def test_derivatives_of_activations(f):
-    z = np.linspace(-6, 6, 101)
-    activation = smooth_activation(f)
-    s = activation.function(ops.convert_to_tensor(z))
-    parts = oracle.PARTS[f]
-    assert_close(ops.convert_to_numpy(s), parts[0](z), 1e-9)
-    for i, part in enumerate((activation.slope, activation.curvature), 1):
-        actual = ops.convert_to_numpy(part(ops.convert_to_tensor(z), s))
-        assert_close(actual, parts[i](z), 1e-9)
-        bound = (activation.bounds.slope, activation.bounds.curvature)[i - 1]
-        assert np.abs(actual).max() <= bound * (1 + 1e-12)
-
-
-@pytest.mark.parametrize("f", ("tanh", "sigmoid", "softplus"))
-@pytest.mark.parametrize("outputs", ("all", "last"))
-def test_global_tier(f, outputs):
-    weights, x, y = cases.random_network((4, 3, 5, 6, 2), 0)
-    function = cases.constants_function(
-        activation=f, outputs=outputs, tier="global", radius=0.3
-    )
-    actual = function(weights, x, y)
-    nets = cases.oracles(weights, x, y, f, outputs)
-    least = cases.mean([oracle.rigorous(n, 0.3) for n in nets])
-    # The norm of the kernel is bounded from above, by so much.
-    most = cases.mean([oracle.rigorous(n, 0.3, stretch=1 + 3e-6) for n in nets])
-    for name in oracle.BLOCKS:
-        assert least[name] * (1 - 1e-12) <= actual[name] <= most[name]
-
-
-def test_global_tier_in_every_mode(mode):
-    weights, x, y = cases.random_network((4, 3, 5, 6, 2), 0)
-    actual = cases.constants_function(mode, tier="global")(weights, x, y)
-    eager = rnn_lipschitz_constants(
-        **cases.arguments(weights), x=x, tier="global"
-    )
-    for name, value in eager.items():
-        assert_close(actual[name], float(value), 1e-9)
+# Options of the constants.
 
 
 def test_float32_and_half():
     weights, x, _ = cases.random_network((4, 3, 5, 6, 2), 0)
-    wide = rnn_lipschitz_constants(**cases.arguments(weights), x=x)
+    wide = cases.constants(weights, x)
     for dtype, tolerance in (("float32", 1e-5), ("float16", 2e-2)):
         narrow = {
             name: ops.cast(value, dtype)
@@ -156,11 +67,11 @@ def test_float32_and_half():
         }
         for name, value in rnn_lipschitz_constants(**narrow, x=x).items():
             assert helpers.dtype_of(value) == "float32"
-            assert_close(float(value), float(wide[name]), tolerance)
+            assert_close(float(value), wide[name], tolerance)
 
 
 def test_states_for_each_sequence_and_labels_as_probabilities():
-    weights, x, y = cases.random_network((3, 2, 4, 5, 2), 0)
+    weights, x, y = cases.random_network(SHAPE, 0)
     states = np.random.default_rng(1).normal(size=(2, 3))
     given = cases.arguments(weights) | {"initial_state": states}
     actual = rnn_lipschitz_constants(
@@ -182,62 +93,113 @@ def test_states_for_each_sequence_and_labels_as_probabilities():
         assert_close(float(value), np.mean(each), 1e-10)
 
 
-@pytest.mark.parametrize("tier", (*TIERS, "global"))
+@pytest.mark.parametrize("tier", TIERS)
 def test_wanted_weights(tier):
-    weights, x, _ = cases.random_network((3, 2, 4, 5, 2), 0)
-    given = cases.arguments(weights)
-    every = rnn_lipschitz_constants(**given, x=x, tier=tier)
+    weights, x, _ = cases.random_network(SHAPE, 0)
+    every = cases.constants(weights, x, tier=tier)
     for names in (("bias",), ("recurrent", "input"), ("output",)):
-        some = rnn_lipschitz_constants(**given, x=x, tier=tier, weights=names)
+        some = cases.constants(weights, x, tier=tier, weights=names)
         assert set(some) == set(names)
         for name in names:
-            assert_close(float(some[name]), float(every[name]), 1e-12)
+            assert_close(some[name], every[name], 1e-12)
 
 
-# Saturation and overflow
+# The bound of the loss.
 
 
-@pytest.mark.parametrize("tier", (*TIERS, "global"))
-@pytest.mark.parametrize("f", ("tanh", "sigmoid", "silu", "gelu", "erf"))
-def test_saturated_units_have_no_nan(tier, f):
-    weights, x, _ = cases.random_network((3, 2, 4, 5, 2), 0)
-    weights["bias"] = np.array([1e4, -1e4, 0.0])
-    actual = rnn_lipschitz_constants(
-        **cases.arguments(weights), x=x, tier=tier, activation=f
-    )
-    for value in actual.values():
-        assert 0 <= float(value) < np.inf
+@pytest.mark.parametrize("outputs", ("all", "last"))
+def test_loss_bound(outputs):
+    for name in WEIGHTS:
+        for seed, size in enumerate((1e-2, 1.0, 30.0)):
+            weights, x, y = cases.random_network((3, 2, 4, 5, 2), seed)
+            rng = np.random.default_rng(seed)
+            step = size * oracle.polar(rng.normal(size=weights[name].shape))
+            labels = y[:, -1] if outputs == "last" else y
+            actual = rnn_loss_bound(
+                **cases.arguments(weights),
+                x=x,
+                y=labels,
+                steps={name: step},
+                outputs=outputs,
+            )
+            nets = cases.oracles(weights, x, y, outputs=outputs)
+            moved = cases.move(weights, name, step)
+            moved = cases.oracles(moved, x, y, outputs=outputs)
+            expected = [
+                oracle.loss_bound(n, m, name) for n, m in zip(nets, moved)
+            ]
+            assert_close(float(actual), np.mean(expected), 1e-10)
+            assert cases.loss(moved) <= float(actual) + 1e-12
 
 
-@pytest.mark.parametrize("tier", ("vector", "tensor", "global"))
-@pytest.mark.parametrize("f", ("linear", "silu"))
-def test_overflow_is_infinite(tier, f):
-    steps = 1000 if tier != "tensor" else 40
-    weights, x, y = cases.random_network((3, 2, 4, steps, 2), 0)
-    # Zeros beside large entries: `inf * 0`, also where x is zero.
-    weights["recurrent"] = np.diag([1e9, 1e9, 0.0])
-    x[1] = 0
-    function = cases.constants_function(activation=f, tier=tier)
-    weights = {name: w.astype("float32") for name, w in weights.items()}
-    actual = function(weights, x.astype("float32"), y)
-    for name, value in actual.items():
-        assert not np.isnan(value), name
-    for name in ("input", "recurrent", "bias"):
-        assert actual[name] == np.inf
+def test_loss_bound_of_joint_steps_in_every_mode(mode):
+    weights, x, y = cases.random_network((3, 2, 4, 3, 2), 0)
+    rng = np.random.default_rng(1)
+    steps = {n: rng.normal(size=w.shape) for n, w in weights.items()}
+    moved = {n: w + steps[n] for n, w in weights.items()}
+
+    def bound(x, y):
+        return rnn_loss_bound(**cases.arguments(weights), x=x, y=y, steps=steps)
+
+    actual = float(helpers.evaluate(bound, x, y, mode=mode))
+    assert cases.loss(cases.oracles(moved, x, y)) <= actual
+    assert_close(actual, float(bound(x, y)), 1e-12)
+
+
+# The trust region.
+
+
+def check_trust_region(mode, outputs, *sizes):
+    """The radius is the root of `R L_W(R) = size`, from below."""
+    # XLA takes longer to compile more steps.
+    weights, x, _ = cases.random_network((4, 3, 5, 3, 2), 0)
+    given = cases.arguments(weights)
+    del given["output_bias"]
+
+    def region(x, size):
+        return rnn_trust_region(
+            **given, x=x, gradient_norm=size, outputs=outputs
+        )
+
+    compiled = helpers._compile(region, mode)
+    for size in sizes:
+        tensors = [ops.convert_to_tensor(np.float64(a)) for a in (x, size)]
+        radius = float(compiled(*tensors))
+        constants = cases.constants(
+            weights, x, radius=radius, tier="global", outputs=outputs
+        )
+        assert_close(radius * constants["recurrent"], size, 1e-9)
+        assert radius * constants["recurrent"] <= size * (1 + 1e-12)
+
+
+def test_trust_region_is_the_root_in_every_mode(mode):
+    check_trust_region(mode, "all", 1e-3, 1.0)
+
+
+def test_trust_region_of_the_last_output():
+    check_trust_region(helpers.MODES[0], "last", 0.1)
+
+
+@pytest.mark.parametrize("mode", cases.MODES_IN_TIME)
+def test_default_radius_in_every_mode(mode):
+    weights, x, y = cases.random_network((4, 3, 5, 3, 2), 0)
+    (actual,) = cases.compiled({"tier": "global"}, mode=mode)(weights, x, y)
+    for name, value in cases.constants(weights, x, tier="global").items():
+        assert_close(actual[name], value, 1e-9)
 
 
 def test_trust_region_of_an_infinite_constant_is_zero():
-    weights, x, _ = cases.random_network((3, 2, 4, 100, 1), 0)
+    weights, x, _ = cases.random_network((3, 2, 4, 50, 1), 0)
     given = cases.arguments(weights)
     del given["output_bias"]
     given["recurrent_kernel"] = 1e9 * given["recurrent_kernel"]
     assert float(rnn_trust_region(**given, x=x, gradient_norm=1.0)) == 0.0
     given = {n: 0 * v for n, v in given.items()}
-    radius = rnn_trust_region(**given, x=x, gradient_norm=0.0)
+    radius = rnn_trust_region(**given, x=x[:, :3], gradient_norm=0.0)
     assert float(radius) == 0.0
 
 
-# Bad input
+# Bad input.
 
 BAD = [
     ({"activation": "relu"}, "tanh.*relu"),
@@ -270,12 +232,12 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("bad, message", BAD, ids=[m for _, m in BAD])
-def test_bad_input(bad, message):
-    weights, x, _ = cases.random_network((3, 2, 4, 5, 2), 0)
-    given = {**cases.arguments(weights), "x": x, **bad}
-    with pytest.raises(ValueError, match=message):
-        rnn_lipschitz_constants(**given)
+def test_bad_input():
+    weights, x, _ = cases.random_network(SHAPE, 0)
+    for bad, message in BAD:
+        given = {**cases.arguments(weights), "x": x, **bad}
+        with pytest.raises(ValueError, match=message):
+            rnn_lipschitz_constants(**given)
 
 
 @pytest.mark.parametrize("tier", ("tensor", "paper"))

@@ -9,10 +9,15 @@ from keras import layers
 from keras import ops
 
 from tests import oracles_bounds as oracles
+from tests.bounds.cases import CROSSENTROPY
+from tests.bounds.cases import NORMS
+from tests.bounds.cases import curvatures
+from tests.bounds.cases import dense
+from tests.bounds.cases import quiet
+from tests.bounds.cases import read
 from tests.helpers import assert_close
 from tf_spectral.bounds import LayerwiseSmoothness
 
-NORMS = (1, 2, "inf")
 LOSSES = {
     "sum_of_squares": "sum_of_squares",
     "mean_squared_error": keras.losses.MeanSquaredError(),
@@ -33,13 +38,7 @@ def chain(widths, activations):
     return model
 
 
-def curvatures(record, norms):
-    """`s_i` without the offset, as NumPy."""
-    p2 = record.squared_bounds_from_norms(np.asarray(norms, "float64"))
-    return ops.convert_to_numpy(p2) - record.offset
-
-
-def read(widths, activations, q, loss, **options):
+def read_chain(widths, activations, q, loss, **options):
     return LayerwiseSmoothness.from_model(
         chain(widths, activations), q, loss=LOSSES[loss], **options
     )
@@ -63,19 +62,19 @@ def test_formula_for_any_depth(widths, q):
             names[-1] = "linear"
         norms = rng.uniform(0.2, 3.0, 2 * len(names))
         expected = oracles.chain_bounds(widths, names, norms, q, loss)
-        record = read(widths, names, q, loss)
+        record = read_chain(widths, names, q, loss)
         assert record.certified
         assert_close(curvatures(record, norms), expected, 1e-9)
 
 
-@pytest.mark.parametrize("name", oracles.ACTIVATIONS)
 @pytest.mark.parametrize("q", NORMS)
-def test_every_activation(name, q):
-    widths, names = (3, 4, 5, 2), [name, name, "linear"]
+def test_every_activation(q):
     norms = np.array([1.5, 0.3, 0.7, 2.0, 1.2, 0.9])
-    expected = oracles.chain_bounds(widths, names, norms, q, "crossentropy")
-    record = read(widths, names, q, "crossentropy")
-    assert_close(curvatures(record, norms), expected, 1e-8)
+    for name in oracles.ACTIVATIONS:
+        widths, names = (3, 4, 5, 2), [name, name, "linear"]
+        expected = oracles.chain_bounds(widths, names, norms, q, "crossentropy")
+        record = read_chain(widths, names, q, "crossentropy")
+        assert_close(curvatures(record, norms), expected, 1e-8)
 
 
 @pytest.mark.parametrize("q", NORMS)
@@ -85,7 +84,7 @@ def test_input_norm_scales_the_first_kernel_only(q):
     expected = oracles.chain_bounds(
         widths, names, norms, q, "crossentropy", c1=0.37
     )
-    record = read(widths, names, q, "crossentropy", input_norm=0.37)
+    record = read_chain(widths, names, q, "crossentropy", input_norm=0.37)
     assert_close(curvatures(record, norms), expected, 1e-9)
 
 
@@ -109,7 +108,7 @@ REFERENCE = {
 def test_reference_values(hidden, q):
     last = "sigmoid" if hidden == "sigmoid" else "linear"
     loss = "sum_of_squares" if hidden == "sigmoid" else "crossentropy"
-    record = read((784, 300, 10), [hidden, last], q, loss)
+    record = read_chain((784, 300, 10), [hidden, last], q, loss)
     assert record.needed_norms == (2,)
     actual = curvatures(record, [np.nan, np.nan, 10.0, np.nan])
     np.testing.assert_allclose(actual, REFERENCE[hidden][q], rtol=1e-7)
@@ -117,7 +116,7 @@ def test_reference_values(hidden, q):
 
 def test_width_of_the_input_counts():
     """Counter-example of math.md 4.3: n_K in place of n_0 is no bound."""
-    record = read((50, 1), ["sigmoid"], 1, "sum_of_squares")
+    record = read_chain((50, 1), ["sigmoid"], 1, "sum_of_squares")
     bound = curvatures(record, [0.0, 0.0])[0]
     np.testing.assert_allclose(bound, 1275, rtol=1e-3)
     x = np.ones((1, 50))
@@ -170,7 +169,7 @@ def largest_ratio(seed, q, loss):
     widths, names, weights = random_network(rng, loss)
     x, z = random_data(rng, widths, loss)
     norms = [oracles.norm(w, q) for w in weights]
-    bounds = curvatures(read(widths, names, q, loss), norms)
+    bounds = curvatures(read_chain(widths, names, q, loss), norms)
     ratios = [0.0]
     for i, bound in enumerate(bounds):
         hessian = run(weights, names, x, i).hessian(loss, z)
@@ -184,7 +183,7 @@ def largest_ratio(seed, q, loss):
 @pytest.mark.parametrize("q", NORMS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_block_hessian_is_above_its_bound(loss, q):
-    ratios = [largest_ratio(seed, q, loss) for seed in range(8)]
+    ratios = [largest_ratio(seed, q, loss) for seed in range(5)]
     assert 0.1 < max(ratios) <= 1 + 1e-9
 
 
@@ -210,7 +209,7 @@ def test_the_oracle_of_block_hessians():
 @pytest.mark.parametrize("q", NORMS)
 def test_no_bound_depends_on_its_own_variable(names, q):
     loss = "crossentropy" if names[-1] == "linear" else "sum_of_squares"
-    record = read((3, 4, 5, 2), names, q, loss)
+    record = read_chain((3, 4, 5, 2), names, q, loss)
     norms = np.linspace(0.5, 2.0, 6)
     before = curvatures(record, norms)
     for i in range(6):
@@ -219,3 +218,111 @@ def test_no_bound_depends_on_its_own_variable(names, q):
         after = curvatures(record, other)
         assert after[i] == before[i]
         assert (i in record.needed_norms) == np.any(after != before)
+
+
+# Branches by hand, and whole models by second differences.
+
+
+@pytest.mark.usefixtures("float64_layers")
+def test_residual_sum_by_hand():
+    """r-factor 1 + r_F and v-factor v_F, math.md 4.5."""
+    inputs = layers.Input((3,))
+    x = layers.Dense(4, activation="tanh")(inputs)
+    x = layers.Add()([x, layers.Dense(4, activation="sigmoid")(x)])
+    record = read(inputs, layers.Dense(2)(x), 2)
+    z = np.array([9.0, 9.0, 1.5, 9.0, 0.7, 9.0])
+    s1, s2 = 0.25, 1 / (6 * 3**0.5)
+    r, v = 1 + s1 * z[2], s2 * z[2] ** 2
+    r, v = z[4] * r, z[4] * v
+    unit = 0.5 * r**2 + 2**0.5 * (v + 4 / (3 * 3**0.5) * r)
+    branch = 0.5 * (s1 * z[4]) ** 2 + 2**0.5 * s2 * z[4]
+    # The last input is a sum of two values of norm 4^(1/2).
+    expected = [3 * unit, unit, 4 * branch, branch, 16 * 0.5, 0.5]
+    assert_close(curvatures(record, z), expected, 1e-9)
+    assert record.needed_norms == (2, 4)
+
+
+def images():
+    inputs = layers.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, strides=2, activation="tanh")(inputs)
+    x = layers.AveragePooling2D(2)(x)
+    x = layers.SeparableConv2D(3, 1, activation="softplus")(x)
+    return inputs, layers.Dense(3)(layers.Flatten()(x))
+
+
+def tokens():
+    inputs = layers.Input((4,), dtype="int32")
+    x = layers.Embedding(5, 3)(inputs)
+    x = layers.Conv1D(3, 2, activation="silu")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return inputs, layers.Dense(3)(x)
+
+
+def sequences():
+    inputs = layers.Input((4, 3))
+    x = layers.Dense(2, activation="tanh")(inputs)
+    return inputs, layers.Dense(3)(x)
+
+
+def two_inputs():
+    a, b = layers.Input((3,)), layers.Input((2,))
+    x = layers.Dense(2, activation="tanh")(a)
+    x = layers.Concatenate()([x, b])
+    x = layers.Dense(3, activation="softmax")(x)
+    return [a, b], layers.Dense(3)(x)
+
+
+def log_loss(logits, targets):
+    p = np.exp(logits)
+    return -(targets * np.log(p / p.sum(-1, keepdims=True))).sum(-1).mean()
+
+
+def example(shape, dtype, rng):
+    if "int" in dtype:
+        return rng.integers(0, 5, (2, *shape))
+    return rng.choice([-1.0, 1.0], (2, *shape))
+
+
+@pytest.mark.usefixtures("float64_layers")
+@pytest.mark.parametrize("q", NORMS)
+@pytest.mark.parametrize("make", [images, tokens, sequences, two_inputs])
+def test_second_differences_stay_below(make, q):
+    model = keras.Model(*make())
+    record = LayerwiseSmoothness.from_model(model, q, loss=CROSSENTROPY)
+    assert record.certified
+    rng = np.random.default_rng(1)
+    x = [example(t.shape[1:], t.dtype, rng) for t in model.inputs]
+    shape = (2, *model.outputs[0].shape[1:])
+    z = np.eye(3)[rng.integers(0, 3, shape[:-1])]
+
+    def loss():
+        y = model(x if len(x) > 1 else x[0])
+        return log_loss(ops.convert_to_numpy(y), z)
+
+    variables = model.trainable_variables
+    for v in variables:
+        v.assign(rng.normal(size=v.shape))
+    norms = [oracles.norm(ops.convert_to_numpy(v), q) for v in variables]
+    bounds = curvatures(record, norms)
+    here, t = loss(), 1e-3
+    for v, bound in zip(variables, bounds):
+        value = ops.convert_to_numpy(v)
+        columns = value.shape[-1]
+        for _ in range(3):
+            g = rng.normal(size=value.shape).reshape(-1, columns)
+            d = t * oracles.maximiser(g, q).reshape(value.shape)
+            v.assign(value + d)
+            change = loss()
+            v.assign(value - d)
+            change += loss() - 2 * here
+            v.assign(value)
+            assert change / t**2 <= bound * (1 + 1e-3) + 1e-6, v.path
+
+
+def test_overflow_is_a_very_stiff_layer():
+    model = dense(*["tanh"] * 6)
+    record = quiet(model, loss="mse")
+    norms = np.full(12, 1e30, "float32")
+    p2 = ops.convert_to_numpy(record.squared_bounds_from_norms(norms))
+    assert p2.dtype == np.float32
+    assert np.all(np.isfinite(p2)) and p2[0] > 1e38 and p2[-1] < 1e3
