@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tf_spectral.constraints import Orthogonal
-from tf_spectral.linalg.orthogonalization import reorthogonalize
+from tf_spectral.linalg.orthogonal import reorthogonalize
 from tf_spectral.linalg.retractions import expm
 from tf_spectral.optimizers import SRCD
 from tf_spectral.optimizers import SRGD

@@ -9,10 +9,10 @@ from tests.helpers import BACKEND
 from tf_spectral.backend import precision
 from tf_spectral.linalg import polar
 from tf_spectral.linalg.norms import frobenius_norm
+from tf_spectral.linalg.norms import nuclear_norm_upper_bound
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
-from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
+from tf_spectral.linalg.polar import iterate
 from tf_spectral.linalg.polar import polar_and_nuclear
-from tf_spectral.linalg.polar_steps import iterate
 
 
 def numbers(x):

@@ -269,7 +269,9 @@ def test_half_precision_is_computed_in_float32(q, dtype):
 @pytest.mark.parametrize("q", (0, 3, "1", "2", None, True, 2.5))
 @pytest.mark.parametrize("f", (induced_norm, dual_norm, duality_map))
 def test_refuses_q(f, q):
-    with pytest.raises(ValueError, match=r"(?s)`q`.*\(1, 2, 'inf'\).*Received"):
+    with pytest.raises(
+        ValueError, match=r"(?s)`norm`.*\(1, 2, 'inf'\).*Received"
+    ):
         f(normal(2, 2), q)
 
 

@@ -8,7 +8,7 @@ from tests.helpers import evaluate
 from tests.linalg.test_polar import GRADIENTS
 from tests.linalg.test_polar import normal
 from tests.linalg.test_polar import of_spectrum
-from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
+from tf_spectral.linalg.norms import nuclear_norm_upper_bound
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

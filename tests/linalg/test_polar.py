@@ -152,7 +152,6 @@ def test_not_a_number_is_not_hidden(shape, accuracy, bad):
     x = normal(*shape, dtype="float32")
     x[0, 1] = bad
     assert not np.isfinite(float(nuclear_norm(x, accuracy=accuracy)))
-    assert not np.isfinite(float(nuclear_norm(x, accuracy=accuracy, sketch=2)))
 
 
 def test_not_a_number_in_every_mode(mode):
@@ -214,58 +213,3 @@ def test_empty():
     q, nu = polar_and_nuclear(np.zeros((0, 3), "float32"))
     assert q.shape == (0, 3)
     assert float(nu) == 0.0
-
-
-# Sketch
-
-
-@pytest.mark.parametrize("accuracy", PROMISED)
-@pytest.mark.parametrize("rank", (1, 4, 10))
-@pytest.mark.parametrize("shape", ((150, 60), (60, 150), (90, 90)), ids=str)
-def test_sketch_of_low_rank(shape, rank, accuracy):
-    x = normal(shape[0], rank) @ normal(rank, shape[1], seed=1)
-    x = x.astype("float32")
-    q, nu = evaluate(
-        lambda x: polar_and_nuclear(x, accuracy=accuracy, sketch=16), x
-    )
-    assert_certified(x, q, nu, PROMISED[accuracy])
-
-
-@pytest.mark.parametrize("rank", (3, 30))
-def test_sketch_in_every_mode(rank, mode):
-    """Used for the low rank, not for the full one."""
-    x = normal(60, rank) @ normal(rank, 30, seed=1)
-    x = x.astype("float32")
-
-    def f(x):
-        return polar_and_nuclear(x, accuracy="fast", sketch=8)
-
-    assert_certified(x, *evaluate(f, x, mode=mode), PROMISED["fast"])
-
-
-@pytest.mark.parametrize("accuracy", PROMISED)
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_sketch_keeps_the_certificate(name, accuracy):
-    x = GRADIENTS[name].astype("float32")
-    q, nu = evaluate(
-        lambda x: polar_and_nuclear(x, accuracy=accuracy, sketch=15),
-        x,
-    )
-    # Up to a hundredth may be outside of the sketch.
-    assert_certified(x, q, nu, PROMISED[accuracy] - 0.01)
-
-
-@pytest.mark.parametrize("batch,sketch", ((32, 64), (128, 150)))
-def test_sketch_of_a_large_gradient(batch, sketch):
-    x = logistic_gradient(batch).astype("float32")
-    q, nu = evaluate(lambda x: polar_and_nuclear(x, sketch=sketch), x)
-    assert_certified(x, q, nu, 0.99)
-    assert np.sum(np.linalg.svd(q, compute_uv=False) > 1e-3) <= sketch
-
-
-def test_sketch_that_loses_too_much_is_not_used():
-    x = normal(90, 60)
-    for accuracy in PROMISED:
-        whole = polar_factor(x, accuracy=accuracy)
-        sketched = polar_factor(x, accuracy=accuracy, sketch=20)
-        assert_close(ops.convert_to_numpy(sketched), whole, 1e-12)

@@ -7,14 +7,13 @@ from keras import ops
 from tests import helpers
 from tests import oracles_norms as oracles
 from tests.helpers import assert_close
+from tf_spectral.linalg.polar import iterates_on_gram
 from tf_spectral.linalg.polar import nuclear_norm
 from tf_spectral.linalg.polar import polar_and_nuclear
 from tf_spectral.linalg.polar import polar_factor
-from tf_spectral.linalg.polar_schedules import BASIS
 from tf_spectral.linalg.polar_schedules import FAST
 from tf_spectral.linalg.polar_schedules import HIGH
 from tf_spectral.linalg.polar_schedules import STANDARD
-from tf_spectral.linalg.polar_steps import iterates_on_gram
 
 ACCURACIES = ("high", "standard", "fast")
 
@@ -23,7 +22,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-SCHEDULES = {"high": HIGH, "standard": STANDARD, "fast": FAST, "basis": BASIS}
+SCHEDULES = {"high": HIGH, "standard": STANDARD, "fast": FAST}
 S = np.concatenate([np.geomspace(1e-7, 1, 100_001), np.linspace(0, 1, 100_001)])
 
 
@@ -38,7 +37,7 @@ def test_schedule_is_at_most_one_and_close_to_it(name):
     assert lowest >= 1 - error[name]
 
 
-@pytest.mark.parametrize("name", ("standard", "fast", "basis"))
+@pytest.mark.parametrize("name", ("standard", "fast"))
 def test_every_step_is_minimax_and_fits_the_next(name):
     """Chebyshev: the error alternates once more than there are unknowns."""
     expected = None
@@ -98,9 +97,3 @@ def test_refuses_x(f, x):
 def test_refuses_accuracy(accuracy):
     with pytest.raises(ValueError, match=r"`accuracy`.*standard.*Received"):
         polar_factor(normal(2, 2), accuracy=accuracy)
-
-
-@pytest.mark.parametrize("sketch", (0, -1, 2.0, True, "all"))
-def test_refuses_sketch(sketch):
-    with pytest.raises(ValueError, match=r"`sketch`.*Received"):
-        polar_factor(normal(2, 2), sketch=sketch)

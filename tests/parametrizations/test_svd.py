@@ -11,8 +11,8 @@ from tests.helpers import assert_close
 from tests.helpers import evaluate
 from tests.helpers import inner
 from tests.helpers import value_and_grad
+from tf_spectral.linalg.householder import upper_triangle
 from tf_spectral.linalg.spectral import spectral_matrix
-from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import SVD
 from tf_spectral.parametrizations.singular_values import sigma_from_weight
 

@@ -113,3 +113,9 @@ def _is_float32(x):
 
 def _is_floating(x):
     return "float64" in str(getattr(x, "dtype", ""))
+
+
+def working_dtype(dtype):
+    """The dtype to compute in: half precisions are not enough for factors."""
+    dtype = backend.standardize_dtype(dtype)
+    return "float32" if dtype in ("float16", "bfloat16") else dtype

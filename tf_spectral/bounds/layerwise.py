@@ -7,11 +7,11 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.bounds import reading
 from tf_spectral.bounds.propagation import check_record
 from tf_spectral.bounds.propagation import squared_bounds
 from tf_spectral.bounds.propagation import value_norms
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import induced_norm
 
 _ONE_EACH = ", one for each of `shapes`"

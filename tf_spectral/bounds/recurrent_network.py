@@ -14,7 +14,7 @@ from tf_spectral import checks
 from tf_spectral.activations import SmoothActivation
 from tf_spectral.activations import smooth_activation
 from tf_spectral.backend.loops import scan
-from tf_spectral.linalg.checks import check_rank
+from tf_spectral.checks import check_rank
 
 TIERS = ("vector", "tensor", "global", "paper")
 OUTPUTS = ("all", "last")

@@ -10,12 +10,12 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.backend.gradients import compiled_gradient
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.bounds.recurrent_network import TIERS
 from tf_spectral.callbacks.monitor import short_variable_names
 from tf_spectral.callbacks.networks import check_chain
 from tf_spectral.callbacks.networks import labels
 from tf_spectral.callbacks.networks import softmax_network
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.optimizers.block_steps import chosen_spectral_steps
 from tf_spectral.optimizers.spectral_descent import SpectralDescent
 

@@ -7,11 +7,11 @@ from keras import ops
 
 from tf_spectral import bounds
 from tf_spectral.activations import smooth_activation
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.bounds.losses import recognise
 from tf_spectral.layers import SpectralDense
 from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.spectral_kernel import SpectralKernel
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 
 # Layers that do the same in training as without.

@@ -8,10 +8,10 @@ from keras import ops
 
 from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.backend.keras_internals import own_variables
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.callbacks.monitor import EpochMonitor
 from tf_spectral.callbacks.monitor import short_names
 from tf_spectral.constraints import Orthogonal
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.householder import householder_product
 from tf_spectral.parametrizations.svd import SVD
 

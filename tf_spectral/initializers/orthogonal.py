@@ -14,7 +14,7 @@ from keras.saving import register_keras_serializable
 from keras.saving import serialize_keras_object
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
 
 
 class _OrthogonalInitializer(initializers.Initializer):

@@ -13,7 +13,7 @@ from tf_spectral.activations import ModReLU
 from tf_spectral.activations import activation_gain
 from tf_spectral.activations import get_activation
 from tf_spectral.activations import plain_activation
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
 from tf_spectral.parametrizations.singular_values import bounds_that_hold
 from tf_spectral.parametrizations.singular_values import check_sigma

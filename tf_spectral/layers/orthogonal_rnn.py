@@ -5,6 +5,7 @@ from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
 from tf_spectral.activations import ModReLU
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.initializers import get_orthogonal_initializer
 from tf_spectral.layers.conversion import carry_trainable
@@ -15,7 +16,6 @@ from tf_spectral.layers.rnn import of_cell
 from tf_spectral.layers.simple_rnn import FastRNN
 from tf_spectral.layers.simple_rnn import FastRNNCell
 from tf_spectral.linalg import orthogonal
-from tf_spectral.linalg.checks import working_dtype
 
 
 @register_keras_serializable("tf_spectral")

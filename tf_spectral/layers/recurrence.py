@@ -20,8 +20,8 @@ from keras import ops
 
 from tf_spectral.activations import modrelu
 from tf_spectral.backend.loops import chunked_scan
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.backend.tensors import is_differentiated_again
-from tf_spectral.linalg.checks import working_dtype
 
 
 def recurrence(

@@ -11,7 +11,6 @@ from tf_spectral.linalg import householder
 from tf_spectral.linalg import matching
 from tf_spectral.linalg import norms
 from tf_spectral.linalg import orthogonal
-from tf_spectral.linalg import orthogonalization
 from tf_spectral.linalg import pairings
 from tf_spectral.linalg import polar
 from tf_spectral.linalg import retractions

@@ -11,8 +11,8 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_square
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_square
 
 DEGREES = (2, 4, 8)
 

@@ -10,7 +10,7 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_rank
+from tf_spectral.checks import check_rank
 
 
 def reflectors_from_orthogonal(q):

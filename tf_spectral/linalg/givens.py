@@ -16,11 +16,10 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_alike
-from tf_spectral.linalg.checks import check_indices
-from tf_spectral.linalg.checks import check_rank
-from tf_spectral.linalg.checks import check_square
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_alike
+from tf_spectral.checks import check_indices
+from tf_spectral.checks import check_rank
 
 
 def rotation_increments(rows_j, rows_l, angles):
@@ -121,7 +120,7 @@ def rotate_block(r, partner, angles):
             row `i` is paired with row `partner[i]`, or idle if that is `i`.
         angles: Floating tensor `(d,)`: row `i` becomes
             `cos(angles[i]) r_i - sin(angles[i]) r_partner[i]`. So partners
-            have opposite angles, see `block_angles`, and idle rows zero.
+            have opposite angles, and idle rows zero.
 
     Returns:
         Tensor of the shape and dtype of `r`. Half precision is computed in
@@ -151,42 +150,6 @@ def rotate_block(r, partner, angles):
     r = ops.cast(r, working_dtype(dtype))
     s, v = _sine_and_versine(ops.cast(angles, r.dtype))
     return ops.cast(r - (s * ops.take(r, partner, axis=0) + v * r), dtype)
-
-
-def block_angles(s, partner, rate):
-    """The angles of `rotate_block` for a step against the gradient.
-
-    `-rate / 2 * S_i,partner(i)`: skew, so partners get opposite angles.
-
-    Args:
-        s: Floating skew tensor `(d, d)`, see `skew_gradient`, or any other
-            skew direction.
-        partner: Integer tensor `(d,)`, see `rotate_block`.
-        rate: Scalar, the length of the step along the gradient.
-
-    Returns:
-        Tensor `(d,)`.
-
-    Example:
-
-    >>> from tf_spectral.linalg.givens import block_angles
-    >>> angles = block_angles([[0.0, 3.0], [-3.0, 0.0]], [1, 0], 0.1)
-    >>> [round(float(angle), 4) for angle in angles]
-    [-0.15, 0.15]
-    """
-    s = check_square("s", s)
-    partner = check_indices("partner", partner, s.shape[0])
-    if tuple(partner.shape) != (s.shape[0],):
-        raise ValueError(
-            "Argument `partner` must have one entry for each row. Expected "
-            f"shape ({s.shape[0]},), "
-            f"Received: partner.shape={tuple(partner.shape)}"
-        )
-    entries = ops.take_along_axis(s, partner[:, None], axis=1)[:, 0]
-    rate = checks.tensor("rate", rate, s.dtype)
-    if len(rate.shape):
-        checks.refuse("rate", "be a scalar", rate)
-    return rate * entries / -2
 
 
 def partners(pairs, d):

@@ -9,12 +9,10 @@ forming nor applying it takes a loop over reflectors (Schreiber and Van Loan,
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_rank
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_rank
 from tf_spectral.linalg.factorization import reflectors_from_orthogonal
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
-from tf_spectral.linalg.triangular import diagonal_matrix
-from tf_spectral.linalg.triangular import upper_triangle
 
 __all__ = [
     "apply_householder",
@@ -142,3 +140,14 @@ def apply_householder(x, vectors, transpose=False):
     rows = rows[None] if x.ndim == 1 else rows
     rows = rows - (rows @ ops.transpose(into)) @ out_of
     return ops.cast(rows[0] if x.ndim == 1 else rows, x.dtype)
+
+
+def upper_triangle(x, k=0):
+    """The matrix `x` with zeros below its k-th diagonal."""
+    rows, columns = (ops.arange(n) for n in x.shape)
+    return ops.where(columns[None] >= rows[:, None] + k, x, ops.zeros_like(x))
+
+
+def diagonal_matrix(d):
+    """The square matrix with the vector `d` on its diagonal."""
+    return ops.eye(d.shape[0], dtype=d.dtype) * d

@@ -14,7 +14,7 @@ import math
 from keras import ops
 
 from tf_spectral.backend.tensors import top_k_takes_any
-from tf_spectral.linalg.checks import check_square
+from tf_spectral.checks import check_square
 
 # A round pairs about half of the free rows of a random matrix. The rest is
 # copied into a matrix of 5/8 the size, so that most sizes take one round and

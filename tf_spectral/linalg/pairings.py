@@ -10,14 +10,12 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_indices
-from tf_spectral.linalg.checks import check_square
+from tf_spectral.checks import check_indices
+from tf_spectral.checks import check_square
 from tf_spectral.linalg.matching import dominant_matching
 
 # Beyond, 32 bits do not give each pair a number.
 MOST_ROWS = 46340
-
-METHODS = ("greedy", "locally_dominant")
 
 
 def uniform_pair(d, seed):
@@ -170,25 +168,24 @@ def gauss_southwell_pair(s):
     return _ordered(j[None], l[None])
 
 
-def disjoint_pairs(scores, count=None, method="locally_dominant"):
+def disjoint_pairs(scores, count=None):
     """The greedy matching: the best pair, the best of what is left, ...
+
+    All in a few passes over `scores`, see `matching.dominant_matching`.
 
     Args:
         scores: Floating symmetric non-negative tensor `(d, d)` with a zero
             diagonal, such as `abs(skew_gradient(r, g))`.
         count: Integer up to `d // 2`, or `None` for `d // 2`. Defaults to
             `None`.
-        method: `"greedy"`: pair by pair, two passes over `scores` each.
-            `"locally_dominant"`: the same pairs, all in a few passes, see
-            `matching.dominant_matching`. Defaults to `"locally_dominant"`.
 
     Returns:
         Integer tensor `(count, 2)`, best pair first; of equal ones the first
         by `(j, l)`.
 
     Raises:
-        ValueError: If `scores` is not a square floating matrix, `count` is
-            out of range, or `method` is unknown.
+        ValueError: If `scores` is not a square floating matrix, or `count`
+            is out of range.
 
     Example:
 
@@ -204,11 +201,8 @@ def disjoint_pairs(scores, count=None, method="locally_dominant"):
     scores = check_square("scores", scores)
     d = scores.shape[0]
     count = _checked_count(count, d)
-    method = checks.choice("method", method, METHODS)
     if count == 0:
         return ops.zeros((0, 2), "int32")
-    if method == "greedy":
-        return _greedy_pairs(scores, count)
     partner = dominant_matching(scores)
     rows = ops.arange(d, dtype="int32")
     chosen = ops.take(ops.reshape(scores, (-1,)), rows * d + partner)
@@ -216,25 +210,6 @@ def disjoint_pairs(scores, count=None, method="locally_dominant"):
     order = ops.argsort(ops.where(rows < partner, -chosen, worst))
     j = ops.cast(order, "int32")[:count]
     return _ordered(j, ops.take(partner, j))
-
-
-def _greedy_pairs(scores, count):
-    d = scores.shape[0]
-    rows = ops.arange(d, dtype="int32")
-    scores = ops.where(rows[:, None] == rows, -1 + 0 * scores, scores)
-
-    def body(k, scores, pairs):
-        place = ops.cast(ops.argmax(ops.reshape(scores, (-1,))), "int32")
-        j, l = place // d, place % d  # noqa: E741
-        taken = ops.logical_or(rows == j, rows == l)
-        either = ops.logical_or(taken[:, None], taken)
-        scores = ops.where(either, -ops.ones_like(scores), scores)
-        new = _ordered(j[None], l[None])
-        here = ops.arange(count, dtype="int32")[:, None] == k
-        return k + 1, scores, ops.where(here, new, pairs)
-
-    k, pairs = ops.zeros((), "int32"), ops.zeros((count, 2), "int32")
-    return ops.while_loop(lambda k, *_: k < count, body, (k, scores, pairs))[2]
 
 
 def _ordered(j, l):  # noqa: E741

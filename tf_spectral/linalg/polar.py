@@ -13,18 +13,12 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.backend.precision import in_full_precision
-from tf_spectral.linalg.checks import check_rank
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_rank
 from tf_spectral.linalg.polar_schedules import SCHEDULES
-from tf_spectral.linalg.polar_sketch import sketched_factor
-from tf_spectral.linalg.polar_steps import iterate
-from tf_spectral.linalg.polar_steps import largest_entry
-from tf_spectral.linalg.polar_steps import rounding_margin
-from tf_spectral.linalg.polar_steps import safe_divisor
-from tf_spectral.linalg.polar_steps import scaled_down
 
 
-def polar_factor(x, exact=False, accuracy="high", sketch=None):
+def polar_factor(x, exact=False, accuracy="high"):
     """The polar factor `A B^T` of a matrix `x = A diag(s) B^T`.
 
     See `polar_and_nuclear` for arguments, errors and source.
@@ -43,10 +37,10 @@ def polar_factor(x, exact=False, accuracy="high", sketch=None):
     >>> keras.ops.convert_to_numpy(keras.ops.round(q)).tolist()
     [[0.0, -1.0], [1.0, 0.0]]
     """
-    return polar_and_nuclear(x, exact, accuracy, sketch)[0]
+    return polar_and_nuclear(x, exact, accuracy)[0]
 
 
-def nuclear_norm(x, exact=False, accuracy="high", sketch=None):
+def nuclear_norm(x, exact=False, accuracy="high"):
     """The sum of the singular values of a matrix, from below.
 
     See `polar_and_nuclear` for arguments, errors and source.
@@ -60,10 +54,10 @@ def nuclear_norm(x, exact=False, accuracy="high", sketch=None):
     >>> round(float(nuclear_norm([[0.0, -4.0], [3.0, 0.0]])), 4)
     7.0
     """
-    return polar_and_nuclear(x, exact, accuracy, sketch)[1]
+    return polar_and_nuclear(x, exact, accuracy)[1]
 
 
-def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
+def polar_and_nuclear(x, exact=False, accuracy="high"):
     """Approximate polar factor and the nuclear norm it certifies.
 
     Args:
@@ -79,11 +73,7 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
             singular value, or more, at most `min(shape)^(1/8)` times it. So
             `nu` is at least 0.99 and 0.85 of the Frobenius norm, and in
             gradients met in practice of the nuclear norm; of one with a long
-            tail `"fast"` may see but half. Defaults to `"standard"`.
-        sketch: `None`, or the number of directions to look for `x` in. Where
-            the rank of `x` is well below `min(n_in, n_out)`, such as that of
-            a gradient from a small batch, this is faster; where too
-            much would be lost, all of `x` is used. Defaults to `None`.
+            tail `"fast"` may see but half. Defaults to `"high"`.
 
     Returns:
         Tuple `(q, nu)`: `q` of the shape and dtype of `x`, of spectral norm
@@ -93,8 +83,7 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
         rounding may add.
 
     Raises:
-        ValueError: If `x` is not a floating matrix, `accuracy` is unknown, or
-            `sketch` is not a positive integer.
+        ValueError: If `x` is not a floating matrix, or `accuracy` is unknown.
 
     Example:
 
@@ -103,24 +92,21 @@ def polar_and_nuclear(x, exact=False, accuracy="standard", sketch=None):
     >>> 6.99 < float(nu) <= 7.0
     True
 
-    Reference: Amsel et al., "The Polar Express", 2025; Tropp, "Randomized
-    algorithms", 2011 (range finder) for the sketch.
+    Reference: Amsel et al., "The Polar Express", 2025.
     """
     x = check_rank("x", x, 2)
     accuracy = checks.choice("accuracy", accuracy, SCHEDULES)
     exact = checks.boolean("exact", exact)
-    if sketch is not None:
-        sketch = checks.integer("sketch", sketch, minimum=1)
     dtype = backend.standardize_dtype(x.dtype)
     x = ops.cast(x, working_dtype(dtype))
     if 0 in x.shape:
         return ops.cast(x, dtype), ops.zeros((), x.dtype)
     narrow = dtype if dtype != working_dtype(dtype) else None
-    return _computed(x, exact, accuracy, sketch, narrow)
+    return _computed(x, exact, accuracy, narrow)
 
 
 @in_full_precision
-def _computed(x, exact, accuracy, sketch, narrow):
+def _computed(x, exact, accuracy, narrow):
     """Both of a matrix of the working dtype; the factor in `narrow`, if any."""
     wide = x.shape[0] < x.shape[1]
     scale = largest_entry(x)
@@ -128,7 +114,7 @@ def _computed(x, exact, accuracy, sketch, narrow):
     if exact:
         q, nu = _by_svd(z)
     else:
-        q = _factor(z, SCHEDULES[accuracy], sketch)
+        q = _factor(z, SCHEDULES[accuracy])
         nu = ops.sum(z * q) / rounding_margin(z)
     if narrow:
         q = ops.cast(_room_for_rounding(q, narrow), narrow)
@@ -147,14 +133,10 @@ def _room_for_rounding(q, dtype):
     return q / (1 + unit * math.sqrt(min(q.shape)))
 
 
-def _factor(z, schedule, sketch):
+def _factor(z, schedule):
     """The approximate factor of a tall matrix of entries at most one."""
-    n = z.shape[1]
-    if n == 1:
+    if z.shape[1] == 1:
         return z / safe_divisor(ops.sqrt(ops.sum(z * z)))
-    # A sketch of more than half the columns costs more than it saves.
-    if sketch is not None and 2 * sketch <= n:
-        return sketched_factor(z, schedule, int(sketch))
     return iterate(z, schedule)
 
 
@@ -167,3 +149,123 @@ def _by_svd(z):
     )
     kept = ops.cast(s > s[0] * eps * max(z.shape), z.dtype)
     return (a * kept) @ bt, ops.sum(s)
+
+
+def rounding_margin(x):
+    """A factor above one for what sums over a matrix lose by rounding.
+
+    1e-6 (math 1.3, 1.4), and the error of a long sum, which grows like the
+    root of its length.
+    """
+    wide = backend.standardize_dtype(x.dtype) == "float64"
+    unit = 2.0**-53 if wide else 2.0**-24
+    return 1 + 1e-6 + unit * math.sqrt(math.prod(x.shape))
+
+
+def largest_entry(x):
+    """`max |x|`, or one where that is zero: a safe divisor of `x`."""
+    return safe_divisor(ops.max(ops.abs(x)))
+
+
+def scaled_down(x, scale):
+    """`x / scale`, also where `1 / scale` is too small for a float.
+
+    XLA divides by multiplying with the reciprocal, which is nothing beyond
+    8e37, and graphs join factors, so that two roots of it are no help. A
+    power of two takes both to where neither matters, without rounding.
+    """
+    one = ops.ones_like(scale)
+    step = ops.where(scale < 2.0**-40, 2.0**60 * one, one)
+    step = ops.where(scale > 2.0**40, 2.0**-60 * one, step)
+    return (x * step) / (scale * step)
+
+
+def safe_divisor(norm):
+    """`norm`, or one where it is zero; NaN stays."""
+    return ops.where(norm == 0, ops.ones_like(norm), norm)
+
+
+def iterates_on_gram(p, n, steps):
+    """Whether a stage of some steps is cheaper on its `(n, n)` Gram matrix.
+
+    Per step after the first, `x` itself takes its Gram matrix and its update,
+    `4 p n^2` flops; the Gram matrix takes two products for its own update and
+    one to accumulate the factor, `6 n^3`. All else is the same.
+
+    Args:
+        p: Integer, the longer side of the matrix.
+        n: Integer, the shorter side.
+        steps: Integer, the number of steps in the stage.
+
+    Returns:
+        Boolean.
+    """
+    return steps > 1 and 2 * p > 3 * n
+
+
+def iterate(x, schedule):
+    """`x` with all singular values taken to about one, and to at most one.
+
+    Args:
+        x: Tensor `(p, n)`, `p >= n`, of entries at most one in size.
+        schedule: A `Schedule` of `polar_schedules`.
+
+    Returns:
+        Tensor `(p, n)`.
+    """
+    runs = []
+    for stage in schedule.stages:
+        whole = iterates_on_gram(*x.shape, len(stage))
+        runs += [stage] if whole else [(step,) for step in stage]
+    for i, steps in enumerate(runs):
+        factor = _stage_factor(x, steps, normalize=i == 0)
+        if i + 1 == len(runs) and schedule.peak != 1:
+            factor = factor / schedule.peak
+        x = x @ factor
+    return x
+
+
+def _stage_factor(x, steps, normalize):
+    """The symmetric `(n, n)` matrix that takes `x` through some steps."""
+    m = ops.transpose(x) @ x
+    scale, square, factor = None, None, None
+    if normalize:
+        m, square, scale = _normalized(m)
+    for i, step in enumerate(steps):
+        h = _even_part(step.coefficients, m, square)
+        square = None
+        factor = h if factor is None else factor @ h
+        if i + 1 < len(steps):
+            m = (m @ h) @ h
+    return factor if scale is None else factor / scale
+
+
+def _normalized(m):
+    """The Gram matrix for a spectral norm of about one, never above.
+
+    `||x||_2 <= ||(x^T x)^2||_F^(1/4)`, at most 18% too much for a Gaussian
+    `x` (math 1.4); the square is one the first step needs anyway.
+    """
+    size = safe_divisor(_frobenius(m))
+    m = m / size
+    square = m @ m
+    norm = safe_divisor(_frobenius(square))
+    root = ops.sqrt(norm)
+    return m / root, square / norm, ops.sqrt(size * root)
+
+
+def _frobenius(m):
+    return ops.sqrt(ops.sum(m * m))
+
+
+def _even_part(coefficients, m, square):
+    """`a I + b m + c m^2 + d m^3 + e m^4`, in at most two products."""
+    a, b, *rest = coefficients
+    h = ops.eye(m.shape[0], dtype=m.dtype) * a + b * m
+    if not rest:
+        return h
+    square = m @ m if square is None else square
+    h = h + rest[0] * square
+    if len(rest) == 1:
+        return h
+    return h + square @ (rest[1] * m + rest[2] * square)

@@ -12,17 +12,17 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_alike
-from tf_spectral.linalg.checks import check_rank
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_alike
+from tf_spectral.checks import check_rank
 from tf_spectral.linalg.exponential import cayley
 from tf_spectral.linalg.exponential import cayley_increment
 from tf_spectral.linalg.exponential import expm
 from tf_spectral.linalg.exponential import exponential_increment
 from tf_spectral.linalg.exponential import prepare_square
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
-from tf_spectral.linalg.orthogonalization import nearest_orthogonal
-from tf_spectral.linalg.polar_steps import scaled_down
+from tf_spectral.linalg.orthogonal import nearest_orthogonal
+from tf_spectral.linalg.polar import scaled_down
 
 __all__ = [
     "METHODS",

@@ -3,11 +3,11 @@
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import check_rank
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_rank
 from tf_spectral.linalg.householder import apply_householder
 from tf_spectral.linalg.householder import compact_wy
-from tf_spectral.linalg.triangular import diagonal_matrix
+from tf_spectral.linalg.householder import diagonal_matrix
 
 
 def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):

@@ -7,8 +7,8 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.constraints import Orthogonal
-from tf_spectral.linalg.checks import working_dtype
 
 
 class InPlaceOptimizer(keras.optimizers.Optimizer):

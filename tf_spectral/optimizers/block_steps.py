@@ -12,7 +12,7 @@ from keras import ops
 
 from tf_spectral.linalg.norms import as_matrix
 from tf_spectral.linalg.norms import dual_norm
-from tf_spectral.linalg.nuclear_bound import nuclear_norm_upper_bound
+from tf_spectral.linalg.norms import nuclear_norm_upper_bound
 from tf_spectral.linalg.polar import polar_and_nuclear
 
 # What a polar factor captures at least, as a share of the Frobenius norm: see

@@ -9,8 +9,8 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.norms import duality_map
 from tf_spectral.linalg.norms import induced_norm
 from tf_spectral.optimizers.base import IterationSeed

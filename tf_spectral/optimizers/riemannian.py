@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.constraints import Orthogonal
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import orthogonality_error
 from tf_spectral.linalg.orthogonal import reorthogonalize
 from tf_spectral.linalg.orthogonal import riemannian_gradient

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.optimizers.base import JointOptimizer
 from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.base import path_of

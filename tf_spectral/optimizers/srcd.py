@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.precision import working_dtype
 from tf_spectral.linalg import givens
-from tf_spectral.linalg.checks import working_dtype
 from tf_spectral.linalg.orthogonal import skew_gradient
 from tf_spectral.linalg.pairings import disjoint_pairs
 from tf_spectral.linalg.pairings import gauss_southwell_pair

@@ -9,15 +9,15 @@ from keras.saving import serialize_keras_object
 
 from tf_spectral import checks
 from tf_spectral import initializers
-from tf_spectral.linalg.checks import check_rank
-from tf_spectral.linalg.checks import working_dtype
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.checks import check_rank
 from tf_spectral.linalg.factorization import check_reflectors
 from tf_spectral.linalg.factorization import svd_factors_from_matrix
+from tf_spectral.linalg.householder import upper_triangle
 from tf_spectral.linalg.spectral import diagonal_plus_low_rank
 from tf_spectral.linalg.spectral import solve_spectral
 from tf_spectral.linalg.spectral import spectral_matrix
 from tf_spectral.linalg.spectral import truncated_sigma
-from tf_spectral.linalg.triangular import upper_triangle
 from tf_spectral.parametrizations import singular_values as sv
 
 
