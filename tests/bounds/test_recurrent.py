@@ -233,7 +233,7 @@ BAD = [
 
 
 def test_bad_input():
-    weights, x, _ = cases.random_network(SHAPE, 0)
+    weights, x, _ = cases.random_network((3, 2, 4, 5, 2), 0)
     for bad, message in BAD:
         given = {**cases.arguments(weights), "x": x, **bad}
         with pytest.raises(ValueError, match=message):
