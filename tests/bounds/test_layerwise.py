@@ -165,6 +165,28 @@ def test_report_says_what_was_assumed():
     assert "errors up to 2" in report
 
 
+def test_what_a_notebook_shows():
+    record = LayerwiseSmoothness.from_model(network(), "inf")
+    weights = len(network().trainable_variables)
+    shown = f"{weights} weights, norm='inf', certified=True>"
+    assert repr(record).endswith(shown)
+
+
+def test_masks_are_called_so():
+    """Not by the operations that make them, which nobody has written."""
+    model = keras.Sequential(
+        [
+            layers.Input((4,)),
+            layers.Embedding(9, 3, mask_zero=True),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(2),
+        ]
+    )
+    record = quiet(model, loss=CROSSENTROPY)
+    reasons = [why for name, why in record.doubts() if "embed" not in name]
+    assert reasons == ["no theory for masks", "no theory for this layer"]
+
+
 # Records by hand.
 
 

@@ -312,6 +312,12 @@ class LayerwiseSmoothness:
         """
         _check_inputs(self._nodes, self.norm, x)
 
+    def __repr__(self):
+        return (
+            f"<LayerwiseSmoothness of {len(self.shapes)} weights, "
+            f"norm={self.norm!r}, certified={self.certified}>"
+        )
+
     def report(self):
         """A table, as a string, of what is assumed of each layer."""
         return _report(

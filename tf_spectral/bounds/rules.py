@@ -27,7 +27,10 @@ def visit(nodes, call):
     output = rule(nodes, call) if rule else None
     if output is None:
         del nodes.nodes[before:]
-        output = _unknown(nodes, call, "no theory for this layer")
+        # What Embedding(mask_zero=True) and Masking bring into the graph.
+        masks = _operation_name(call.operation) in ("Any", "NotEqual")
+        what = "masks" if masks else "this layer"
+        output = _unknown(nodes, call, f"no theory for {what}")
     if not rule or penalises(call.operation):
         nodes.penalising.add(output)
     doubt = _doubt(call)
