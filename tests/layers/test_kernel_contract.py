@@ -88,6 +88,14 @@ def test_gradients_by_finite_differences(contender):
         )
 
 
+def test_before_it_is_built_there_is_no_decomposition():
+    layer = SpectralDense(3)
+    for name in ("singular_values", "condition_number", "log_abs_det"):
+        with pytest.raises(ValueError, match="called or built first"):
+            getattr(layer, name)()
+    assert not hasattr(layer, "kernel")
+
+
 def test_kernel_and_singular_values(contender):
     layer = contender.built()
     kernel = numpy_of(layer.kernel)

@@ -9,6 +9,7 @@ import pytest
 from matplotlib import pyplot
 
 from tf_spectral import plotting
+from tf_spectral.callbacks import GradientFlowMonitor
 from tf_spectral.callbacks import SpectrumMonitor
 from tf_spectral.plotting.canvas import colors
 
@@ -226,6 +227,9 @@ def test_gradient_flow_of_what_is_measured(tmp_path):
     pairs = [(-1, np.ones(3)), (0, np.ones(3)), (4, np.ones(3))]
     found = legend(plotting.gradient_flow(pairs))
     assert found == ["Before training", "Epoch 1", "Epoch 5"]
+    monitor = GradientFlowMonitor(np.ones((1, 3, 1)), np.ones((1, 1)))
+    monitor.norms = pairs
+    assert legend(plotting.gradient_flow(monitor)) == found
 
 
 @pytest.mark.parametrize(

@@ -178,23 +178,31 @@ class SpectralKernel(Convertible, layers.Layer):
 
     def singular_values(self):
         """The singular values of `matrix()`, in no order."""
-        return self.svd.singular_values()
+        return self._built_svd().singular_values()
 
     def condition_number(self):
         """The largest singular value divided by the smallest."""
-        return self.svd.condition_number()
+        return self._built_svd().condition_number()
 
     def log_abs_det(self):
         """`log |det matrix()|`; raises unless it is square."""
-        return self.svd.log_abs_det()
+        return self._built_svd().log_abs_det()
 
     def solve(self, y):
         """Rows `x` with `x matrix() = y`; see `SVD.solve`."""
-        return self.svd.solve(y)
+        return self._built_svd().solve(y)
 
     def truncated_matrix(self, rank):
         """The matrix of that rank which is nearest to `matrix()`."""
-        return self.svd.truncated_matrix(rank)
+        return self._built_svd().truncated_matrix(rank)
+
+    def _built_svd(self):
+        if not self.built:
+            raise ValueError(
+                f"Layer `{self.name}` has no kernel yet. Expected it to be "
+                "called or built first, Received: built=False"
+            )
+        return self.svd
 
     def quantize(self, *args, **kwargs):
         """Raises: it is the layer of `to_stock()` that can be quantized."""

@@ -20,9 +20,9 @@ def gradient_flow(norms, title=None):
     Args:
         norms: An array of shape `(steps,)`, the norms `||dL/dh_t||` for
             t = 1 .. steps, as `tf_spectral.callbacks.gradient_norms_over_time`
-            returns them; a dict of label -> such array; or a list of pairs of
-            epoch and array, as the attribute `norms` of
-            `tf_spectral.callbacks.GradientFlowMonitor`. Norms that are exactly
+            returns them; a dict of label -> such array; or a
+            `tf_spectral.callbacks.GradientFlowMonitor` or its `norms`, a list
+            of pairs of epoch and array. Norms that are exactly
             0, which a logarithmic axis cannot show, are triangles at the
             lower edge; NaN and infinite ones are gaps.
         title: Title of the figure. `None` gives a general one.
@@ -78,6 +78,7 @@ def _draw_zeros(axes, steps, color, label):
 
 
 def _check_norms(norms):
+    norms = getattr(norms, "norms", norms)  # of a GradientFlowMonitor
     if _are_pairs(norms):
         norms = {
             f"Epoch {epoch + 1}" if epoch >= 0 else "Before training": values
