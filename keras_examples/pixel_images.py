@@ -66,7 +66,11 @@ def parse_arguments():
     add("--units", type=int, default=128)
     add("--reflectors", type=int, default=16, help="in U and in V")
     add("--reflector-scale", type=float, help="see docs/reflector_scale.md")
-    add("--input-scale", type=float, help="deviation of the input kernel")
+    add(
+        "--input-scale",
+        type=float,
+        help="standard deviation of the input kernel",
+    )
     add("--sigma-radius", type=float)
     add("--batch", type=int)
     add("--epochs", type=int)

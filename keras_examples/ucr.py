@@ -10,9 +10,10 @@ reflectors) and Spectral-RNN (16 in U, 16 in V), all with 32 units. A series of
 length L is read in L / n steps of n values, n the largest divisor of L up to
 its square root. Accuracy is the test accuracy at the smallest validation
 error, and of epochs that err alike at the smallest validation loss; the mean
-over seeds. Of several numbers of epochs, learning rates and deviations of the
-noise that training adds to the values, one triple is chosen for each set and
-cell: that of the smallest mean validation error, and of equal ones of the
+over seeds. Of several numbers of epochs, learning rates and standard
+deviations of the noise that training adds to the values, one triple is chosen
+for each set and cell: that of the smallest mean validation error, and of equal
+ones of the
 smallest mean validation loss. What is finished is kept in `runs.csv`; a stopped
 run goes on from there, and one with other choices is added.
 """

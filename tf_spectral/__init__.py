@@ -18,3 +18,24 @@ from tf_spectral import regularizers
 from tf_spectral.models import despectralize
 from tf_spectral.models import spectralize
 from tf_spectral.version import __version__
+
+__all__ = [
+    "__version__",
+    "bounds",
+    "callbacks",
+    "constraints",
+    "datasets",
+    "despectralize",
+    "export",
+    "initializers",
+    "layers",
+    "linalg",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "parametrizations",
+    "plotting",
+    "regularizers",
+    "spectralize",
+]

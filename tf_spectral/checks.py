@@ -809,3 +809,22 @@ def check_indices(name, value, count):
                 name, "hold places of rows", given, f"0 to d - 1 = {count - 1}"
             )
     return ops.cast(value, "int32")
+
+
+def tensor_shape(name, value, expected):
+    """Refuses a tensor of another shape.
+
+    Args:
+        name: String, the argument.
+        value: Tensor.
+        expected: Tuple of lengths; `None` fits any.
+    """
+    found = tuple(value.shape)
+    fits = len(found) == len(expected) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(found, expected)
+    )
+    if not fits:
+        raise ValueError(
+            f"Argument `{name}` has the wrong shape. Expected {expected}, "
+            f"Received: {name}.shape={found}"
+        )

@@ -7,7 +7,7 @@ import pathlib
 
 @contextlib.contextmanager
 def replaced(path):
-    """Gives a path beside to write to, which then takes the place of a file.
+    """Gives a temporary path to write to, and then renames it to `path`.
 
     Whoever reads the file finds what was there before or all that was
     written, never a part: also where the process is killed, the machine

@@ -64,7 +64,7 @@ def draw_recurrent(out):
 
 
 def draw_deep(out):
-    """Networks of a hundred layers, several labels."""
+    """Networks of a hundred layers, and multi-label ones."""
     folder = out / "deep_mlp_mnist"
     for layers in (64, 100):
         logs = logs_of(folder, [f"{kind}_{layers}" for kind in KINDS])

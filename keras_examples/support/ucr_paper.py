@@ -71,7 +71,7 @@ def table(rows, names, cells, choices):
         choices: Names of the values that validation chose.
 
     Returns:
-        String. For each cell the mean over seeds (and the deviation of
+        String. For each cell the mean over seeds (and the standard deviation of
         several), the paper's accuracy, both numbers of weights, and what was
         chosen. The last line has the means over the sets that the paper has.
     """

@@ -140,7 +140,7 @@ def log_gradient_bound(recurrent_kernel, steps, slope=1.0):
     Reference: Zhang et al., 2018, section 6.
     """
     recurrent = check_rank("recurrent_kernel", recurrent_kernel, 2)
-    _check_shape("recurrent_kernel", recurrent, 0, recurrent.shape[1])
+    _check_units("recurrent_kernel", recurrent, 0, recurrent.shape[1])
     steps = checks.integer("steps", steps, minimum=1)
     size = math.log(checks.positive("slope", slope))
     return steps * (size + ops.log(induced_norm(recurrent, 2, exact=True)))
@@ -193,9 +193,9 @@ def _checked_kernels(kernel, recurrent, output):
     recurrent = check_rank("recurrent_kernel", recurrent, 2)
     output = check_rank("output_kernel", output, 2)
     units = recurrent.shape[1]
-    _check_shape("recurrent_kernel", recurrent, 0, units)
-    _check_shape("input_kernel", kernel, 1, units)
-    _check_shape("output_kernel", output, 0, units)
+    _check_units("recurrent_kernel", recurrent, 0, units)
+    _check_units("input_kernel", kernel, 1, units)
+    _check_units("output_kernel", output, 0, units)
     kernels = kernel, recurrent, output
     # `result_type` rounds float64 to float32 on JAX and PyTorch.
     dtypes = [backend.standardize_dtype(k.dtype) for k in kernels]
@@ -203,7 +203,7 @@ def _checked_kernels(kernel, recurrent, output):
     return [ops.cast(k, dtype) for k in kernels]
 
 
-def _check_shape(name, value, axis, units):
+def _check_units(name, value, axis, units):
     shape = tuple(value.shape)
     if shape[axis] != units or 0 in shape:
         raise ValueError(

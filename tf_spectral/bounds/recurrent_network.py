@@ -148,14 +148,14 @@ def checked_network(
     kernels = {name: check_rank(name, k, 2) for name, k in kernels.items()}
     kernel, recurrent, output = kernels.values()
     units = recurrent.shape[0]
-    _check_shape("recurrent_kernel", recurrent, (units, units))
-    _check_shape("input_kernel", kernel, (None, units))
-    _check_shape("output_kernel", output, (units, None))
+    checks.tensor_shape("recurrent_kernel", recurrent, (units, units))
+    checks.tensor_shape("input_kernel", kernel, (None, units))
+    checks.tensor_shape("output_kernel", output, (units, None))
     # `result_type` rounds float64 to float32 on JAX and PyTorch.
     dtypes = [backend.standardize_dtype(k.dtype) for k in kernels.values()]
     dtype = "float64" if "float64" in dtypes else "float32"
     x = checks.tensor("x", x)
-    _check_shape("x", x, (None, None, kernel.shape[0]))
+    checks.tensor_shape("x", x, (None, None, kernel.shape[0]))
     if 0 in x.shape:
         raise ValueError(
             "Argument `x` must have a sequence, a step and an input. "
@@ -200,7 +200,7 @@ def checked_size(name, value, dtype):
         value = checks.non_negative(name, value)
         value = ops.convert_to_tensor(value, dtype)
     value = ops.cast(checks.tensor(name, value), dtype)
-    _check_shape(name, value, ())
+    checks.tensor_shape(name, value, ())
     return value
 
 
@@ -217,10 +217,10 @@ def checked_labels(y, x, classes, outputs):
     y = checks.tensor("y", y)
     steps = x.shape[1:2] if outputs == "last" else (x.shape[1], x.shape[0])
     if len(y.shape) == len(steps):
-        _check_shape("y", y, steps)
+        checks.tensor_shape("y", y, steps)
         y = ops.one_hot(ops.cast(y, "int32"), classes, dtype=x.dtype)
     else:
-        _check_shape("y", y, (*steps, classes))
+        checks.tensor_shape("y", y, (*steps, classes))
     y = ops.cast(y, x.dtype)
     return y[None] if outputs == "last" else ops.transpose(y, (1, 0, 2))
 
@@ -257,7 +257,7 @@ def checked_steps(steps, network):
             shape = tuple(weight.shape)
             if name == "initial_state" and len(move.shape) == 1:
                 shape = shape[1:]
-            _check_shape(f"steps[{name!r}]", move, shape)
+            checks.tensor_shape(f"steps[{name!r}]", move, shape)
             moves[name] = moves[name] + ops.cast(move, weight.dtype)
     return moves
 
@@ -266,7 +266,7 @@ def _vector(name, value, length, dtype):
     if value is None:
         return ops.zeros((length,), dtype)
     value = checks.tensor(name, value)
-    _check_shape(name, value, (length,))
+    checks.tensor_shape(name, value, (length,))
     return ops.cast(value, dtype)
 
 
@@ -276,20 +276,7 @@ def _states(initial_state, x, units, dtype):
         return zeros
     state = checks.tensor("initial_state", initial_state)
     if len(state.shape) == 1:
-        _check_shape("initial_state", state, (units,))
+        checks.tensor_shape("initial_state", state, (units,))
     else:
-        _check_shape("initial_state", state, (x.shape[0], units))
+        checks.tensor_shape("initial_state", state, (x.shape[0], units))
     return zeros + ops.cast(state, dtype)
-
-
-def _check_shape(name, value, expected):
-    """Raises unless the shape fits; `None` fits any length."""
-    shape = tuple(value.shape)
-    fits = len(shape) == len(expected) and all(
-        None in pair or pair[0] == pair[1] for pair in zip(shape, expected)
-    )
-    if not fits:
-        raise ValueError(
-            f"Argument `{name}` has the wrong shape. Expected {expected}, "
-            f"Received: {name}.shape={shape}"
-        )

@@ -9,7 +9,7 @@ from tf_spectral.parametrizations.svd import SVD
 
 
 class SigmaRadiusSchedule(callbacks.Callback):
-    """Sets the radius of the singular values at the begin of each epoch.
+    """Sets the radius of the singular values at the beginning of each epoch.
 
     Of every `tf_spectral.parametrizations.SVD` in the model with
     `annealed_radius=True`, however deep (in spectral layers, cells, wrappers,

@@ -13,6 +13,7 @@ from tf_spectral.callbacks.monitor import EpochMonitor
 from tf_spectral.callbacks.monitor import short_names
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.linalg.householder import householder_product
+from tf_spectral.linalg.orthogonal import orthogonality_error
 from tf_spectral.parametrizations.svd import SVD
 
 
@@ -26,10 +27,9 @@ class SpectrumMonitor(EpochMonitor):
 
     - `<name>/sigma_min` and `<name>/sigma_max`, the extreme singular values,
     - `<name>/spectral_margin`, `max_i |sigma_i - 1|` of the singular values,
-    - `<name>/orthogonality_error`, the largest entry of `|Q^T Q - I|` for the
-      computed factors U and V, or of the weight under the constraint (by
-      rows if it is wide, the worst of its blocks): what rounding leaves of
-      exact orthogonality.
+    - `<name>/orthogonality_error`, `||Q^T Q - I||_2` of the computed factors
+      U and V, or of the weight under the constraint (`Q Q^T` if it is wide,
+      the worst of its blocks): see `tf_spectral.linalg.orthogonal`.
 
     `<name>` is the name of the model's layer that the weight is in, with the
     names of the layers within it, and of the weight, as far as it takes to
@@ -132,12 +132,14 @@ def _constrained(layer):
 
 def _measure_svd(svd):
     sigma = ops.convert_to_numpy(svd.singular_values())
-    factors = (svd.u_vectors(), svd.v_vectors())
+    factors = map(householder_product, (svd.u_vectors(), svd.v_vectors()))
     return {
         "sigma_min": float(sigma.min()),
         "sigma_max": float(sigma.max()),
         "spectral_margin": float(abs(sigma - 1).max()),
-        "orthogonality_error": max(map(_orthogonality_error, factors)),
+        "orthogonality_error": max(
+            float(orthogonality_error(q, exact=True)) for q in factors
+        ),
     }
 
 
@@ -148,20 +150,14 @@ def _measure_constrained(variable):
         q = q.astype("float64")
         q = q.T if q.shape[0] < q.shape[1] else q
         sigma.append(np.linalg.svd(q, compute_uv=False))
-        errors.append(abs(q.T @ q - np.eye(q.shape[1])).max())
+        errors.append(float(orthogonality_error(matrix, exact=True)))
     sigma = np.concatenate(sigma)
     return {
         "sigma_min": float(sigma.min()),
         "sigma_max": float(sigma.max()),
         "spectral_margin": float(abs(sigma - 1).max()),
-        "orthogonality_error": float(max(errors)),
+        "orthogonality_error": max(errors),
     }
-
-
-def _orthogonality_error(vectors):
-    q = householder_product(vectors)
-    excess = ops.transpose(q) @ q - ops.eye(len(q), dtype=q.dtype)
-    return float(abs(ops.convert_to_numpy(excess)).max())
 
 
 def _walk(layer, path=(), seen=None):

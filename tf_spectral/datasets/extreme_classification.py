@@ -1,4 +1,4 @@
-"""Examples that carry several labels at once."""
+"""Multi-label classification: each example has a set of labels."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ ADVICE = (
 def multilabel(
     name="bibtex", folder=None, validation_split=0.0, seed=0, split=0
 ):
-    """Loads a set of examples with several labels each.
+    """Loads a multi-label dataset.
 
     | `name`        | features | labels | train  | test   |
     |---------------|----------|--------|--------|--------|
@@ -198,7 +198,7 @@ def _read_split(path, split, count):
 
 
 def read_sparse_text(path):
-    """Reads examples with several labels each, as dense arrays.
+    """Reads a multi-label file as dense arrays.
 
     The first line holds the numbers of examples, features and labels. Each
     of the others is an example, `label,label feature:value feature:value`,

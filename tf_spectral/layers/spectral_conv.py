@@ -177,8 +177,8 @@ class SpectralConv2D(SpectralConv, layers.Conv2D):
     whole convolution. Windows overlap: an input is in at most `n = ceil(kh /
     sh) ceil(kw / sw)` of them for strides `(sh, sw)`, so that the convolution
     lengthens a signal by at most `sqrt(n) (sigma_center + sigma_radius)`,
-    `sqrt(kh kw)` times the bound for strides of 1. By how much it may shorten
-    one, K does not tell.
+    `sqrt(kh kw)` times the bound for strides of 1. There is no such bound from
+    below: the convolution may shorten a signal by any factor.
 
     Args:
         filters: Positive integer, the number of output channels.

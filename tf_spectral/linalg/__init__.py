@@ -1,4 +1,4 @@
-"""Pure functions of tensors: no variables, no classes.
+"""Pure functions of tensors, which own no variables.
 
 Products are written with `@`: `keras.ops.matmul` rounds float64 to float32 on
 PyTorch.
@@ -15,3 +15,17 @@ from tf_spectral.linalg import pairings
 from tf_spectral.linalg import polar
 from tf_spectral.linalg import retractions
 from tf_spectral.linalg import spectral
+
+__all__ = [
+    "exponential",
+    "factorization",
+    "givens",
+    "householder",
+    "matching",
+    "norms",
+    "orthogonal",
+    "pairings",
+    "polar",
+    "retractions",
+    "spectral",
+]

@@ -210,7 +210,7 @@ TO_STOCK = {spectral: spectral.to_stock for spectral in _SPECTRAL}
 
 
 def replace_layer(found, table, **options):
-    """The layer that takes the place of one that was found.
+    """The layer that replaces one that was found.
 
     Args:
         found: `Found`.
