@@ -93,7 +93,8 @@ def integer(name, value, minimum=None, maximum=MOST):
         kind = {0: "a non-negative integer", 1: "a positive integer"}
         must = kind.get(minimum, "an integer")
         lower = f"{name} >= {minimum}" if minimum is not None else ""
-        upper = f"{name} <= {maximum}" if maximum != MOST else ""
+        large = result is not None and result > maximum
+        upper = f"{name} <= {maximum}" if large or maximum != MOST else ""
         bounds = " and ".join(filter(None, (lower, upper)))
         refuse(name, f"be {must}", value, bounds or "a number such as 2")
     return result

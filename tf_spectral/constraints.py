@@ -48,7 +48,9 @@ class Orthogonal(constraints.Constraint):
     is at most `in`. A weight of rank 3 or more whose name does not tell, such
     as that of `keras.layers.EinsumDense`, is taken as a convolution, and a
     warning says so: name `input_axes` then. Gates of a cell that you gave a
-    name of your own need `blocks` for its `kernel`.
+    name of your own need `blocks` for its `kernel`; no name tells the groups
+    of a convolution with `groups=g`: pass `blocks=g`, else the map of each
+    group is not orthogonal.
 
     Args:
         blocks: Positive integer, the number of equal blocks of columns of

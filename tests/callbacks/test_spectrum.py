@@ -10,6 +10,7 @@ from tf_spectral.callbacks import SpectrumMonitor
 from tf_spectral.callbacks.spectrum import spectral_weights
 from tf_spectral.constraints import Orthogonal as Constraint
 from tf_spectral.layers import OrthogonalRNN
+from tf_spectral.layers import SpectralDense
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.layers import SpectralRNNCell
 from tf_spectral.parametrizations import SVD
@@ -273,3 +274,20 @@ def _model_of(*weights):
             self.weights_held = list(weights)
 
     return Holder()
+
+
+def test_a_model_that_its_first_batch_builds():
+    """All weights are found, also those that a layer makes in `build`."""
+    rnn = SpectralRNN(4, name="rnn")
+    dense = SpectralDense(3, name="dense")
+    x, y = np.ones((4, 5, 2), "float32"), np.ones((4, 3), "float32")
+    model = keras.Sequential([rnn, dense])
+    model.compile("adam", "mse", run_eagerly=True)
+    monitor = SpectrumMonitor()
+    logs = model.fit(x, y, verbose=0, callbacks=[monitor]).history
+    assert {"rnn/sigma_min", "dense/sigma_min"} <= set(logs)
+    assert monitor.history["epoch"][-1] == 0
+    model = keras.Sequential([layers.Flatten(), layers.Dense(3)])
+    model.compile("adam", "mse", run_eagerly=True)
+    with pytest.raises(ValueError, match="no weight to monitor"):
+        model.fit(x, y, verbose=0, callbacks=[SpectrumMonitor()])

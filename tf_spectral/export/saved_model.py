@@ -1,6 +1,7 @@
 """export_saved_model: a trained model as a folder for TensorFlow Serving."""
 
 import contextlib
+import re
 import warnings
 
 import keras
@@ -211,18 +212,28 @@ def _input_specs(model, dynamic_time):
             isinstance(part, layers.RNN) and part.unroll
         ):
             dynamic_time = False
+    names = ["inputs"]
+    if len(model.inputs) > 1:
+        names = _arguments([call_behind(x).operation.name for x in model.inputs])
     specs = []
-    for tensor in model.inputs:
+    for tensor, name in zip(model.inputs, names):
         shape = [None, *tensor.shape[1:]]
         if dynamic_time:
             shape[1] = None
-        name = (
-            "inputs"
-            if len(model.inputs) == 1
-            else call_behind(tensor).operation.name
-        )
         specs.append(tf.TensorSpec(shape, tensor.dtype, name))
     return specs
+
+
+def _arguments(names):
+    """Names that TensorFlow takes for arguments of a signature."""
+    found = []
+    for name in names:
+        name = re.sub(r"\W", "_", name, flags=re.ASCII).lstrip("_")
+        if name in ("", "self"):
+            name += "input"
+        place = len(found)
+        found.append(f"{name}_{place}" if name in found else name)
+    return found
 
 
 def _write(archive, path, version):
