@@ -180,6 +180,8 @@ def test_tensors_of_rank_0_are_numbers():
 def test_messages():
     with pytest.raises(ValueError, match="a positive integer. Expected un"):
         checks.integer("units", 0, 1)
+    with pytest.raises(ValueError, match="version <= 9223372036854775807, R"):
+        checks.integer("version", 2**63, 1)
     with pytest.raises(ValueError) as error:
         checks.number("it", [0.0] * 1000)
     assert len(str(error.value)) < 400

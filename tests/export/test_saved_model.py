@@ -185,6 +185,20 @@ def test_several_inputs_and_outputs(tmp_path):
 
 
 @on_tensorflow
+def test_inputs_named_as_no_argument_may_be(tmp_path):
+    names = ["a b", "a_b", "_a", "self", "é"]
+    inputs = [keras.Input((3,), name=name) for name in names]
+    model = keras.Model(inputs, keras.layers.Add()(inputs))
+    version = export_saved_model(model, tmp_path / "model")
+    served = tf.saved_model.load(version).signatures["serving_default"]
+    arguments = ["a_b", "a_b_1", "a", "selfinput", "input"]
+    assert sorted(served.structured_input_signature[1]) == sorted(arguments)
+    x = {name: tf.fill((1, 3), 10.0**i) for i, name in enumerate(arguments)}
+    [result] = served(**x).values()
+    assert np.array_equal(result, np.full((1, 3), 11111.0))
+
+
+@on_tensorflow
 def test_streaming_on_demand(tmp_path):
     model = bidirectional()
     with pytest.raises(ValueError, match="`streaming`.*Bidirectional"):

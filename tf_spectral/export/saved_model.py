@@ -214,7 +214,9 @@ def _input_specs(model, dynamic_time):
             dynamic_time = False
     names = ["inputs"]
     if len(model.inputs) > 1:
-        names = _arguments([call_behind(x).operation.name for x in model.inputs])
+        names = _arguments(
+            [call_behind(x).operation.name for x in model.inputs]
+        )
     specs = []
     for tensor, name in zip(model.inputs, names):
         shape = [None, *tensor.shape[1:]]
