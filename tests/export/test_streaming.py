@@ -18,6 +18,7 @@ from tf_spectral.export.streaming import Stream
 from tf_spectral.export.streaming import chain_of
 from tf_spectral.export.streaming import obstacle
 from tf_spectral.layers import SpectralRNN
+from tf_spectral.layers import SpectralRNNCell
 
 
 def stepwise(stream, x):
@@ -71,6 +72,26 @@ def test_each_layer_reads_its_own_dtype():
         assert after[name].dtype == before.dtype
     expected = values(keras.ops.cast(model(x), "float32"))
     outputs = stepwise(stream, x)[:, -1].astype("float32")
+    assert_close(outputs, expected, 0.05)
+
+
+@pytest.mark.parametrize("half", ["cell", "layer"])
+def test_outputs_have_the_dtype_of_the_layer(half):
+    """A cell may compute in another one than the layer around it."""
+    dtypes = {"cell": "float32", "layer": "float32", half: "mixed_bfloat16"}
+    cell = SpectralRNNCell(4, dtype=dtypes["cell"])
+    model = sequential(
+        layers.RNN(cell, dtype=dtypes["layer"], return_sequences=True)
+    )
+    x = inputs(time=3)
+    stream = Stream(chain_of(model))
+    state = stream.initial_state(len(x))
+    outputs = stream.step(x[:, 0], *state.values())["outputs"]
+    expected = model(x)[:, 0]
+    assert outputs.dtype == expected.dtype
+    outputs, expected = (
+        values(keras.ops.cast(y, "float32")) for y in (outputs, expected)
+    )
     assert_close(outputs, expected, 0.05)
 
 

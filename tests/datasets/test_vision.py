@@ -1,4 +1,4 @@
-"""Images as sequences of pixels: splits, orders, sources."""
+"""Images, whole and as sequences of pixels."""
 
 import os
 import pathlib
@@ -7,14 +7,17 @@ import sys
 import numpy as np
 import pytest
 
+from tf_spectral.datasets import images
 from tf_spectral.datasets import pixel_images
 from tf_spectral.datasets import vision
 
 SHARED = os.environ.get("TF_SPECTRAL_DATA")
-needs_shared_data = pytest.mark.skipif(
-    not SHARED,
-    reason="TF_SPECTRAL_DATA is unset: it names the folder with MNIST",
-)
+REAL = {
+    "mnist": ((28, 28, 1), 60_000, 10_000),
+    "fashion_mnist": ((28, 28, 1), 60_000, 10_000),
+    "cifar10": ((32, 32, 3), 50_000, 10_000),
+    "svhn_cropped": ((32, 32, 3), 73_257, 26_032),
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,144 @@ def rows(x):
     return sorted(row.tobytes() for row in x.reshape(len(x), -1))
 
 
-def test_digits_are_split_without_loss_or_overlap(digits):
+def test_digits_are_split_without_loss_or_overlap_of_images(digits):
+    parts = images("digits")
+    assert [x.shape for x, _ in parts] == [(1198, 64), (240, 64), (359, 64)]
+    for x, y in parts:
+        assert x.dtype == np.float32 and y.dtype == np.int32
+        assert y.shape == x.shape[:1]
+        assert x.min() == 0.0 and x.max() == 1.0
+    assert rows(np.concatenate([x for x, _ in parts])) == rows(digits[0])
+
+
+def test_labels_stay_with_whole_images(digits):
+    label_of = {x.tobytes(): y for x, y in zip(*digits, strict=True)}
+    for x, y in images("digits"):
+        for image, label in zip(x, y, strict=True):
+            assert label_of[image.tobytes()] == label
+
+
+def test_pictures_are_the_vectors_in_rows_and_columns():
+    for (a, _), (b, _) in zip(
+        images("digits"), images("digits", flatten=False), strict=True
+    ):
+        assert b.shape == (len(a), 8, 8, 1)
+        np.testing.assert_array_equal(a, b.reshape(len(a), 64))
+
+
+def test_one_hot_labels():
+    for (_, a), (_, b) in zip(
+        images("digits"), images("digits", one_hot=True), strict=True
+    ):
+        assert b.shape == (len(a), 10) and b.dtype == np.float32
+        np.testing.assert_array_equal(b.argmax(axis=1), a)
+        np.testing.assert_array_equal(b.sum(axis=1), 1.0)
+        assert set(np.unique(b)) == {0.0, 1.0}
+
+
+def test_seed_decides_the_split():
+    first, again, other = (images("digits", seed=s) for s in (1, 1, 2))
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+        assert (a[0] != c[0]).any()
+
+
+def test_splits_are_stratified_of_images(digits):
+    share = np.bincount(digits[1]) / len(digits[1])
+    for _, y in images("digits"):
+        assert np.abs(np.bincount(y) - share * len(y)).max() < 2
+
+
+def test_no_validation_of_images():
+    train, val, test = images("digits", validation_split=0, flatten=False)
+    assert train[0].shape == (1438, 8, 8, 1)
+    assert val[0].shape == (0, 8, 8, 1) and val[1].shape == (0,)
+    assert len(test[0]) == 359
+    _, val, _ = images("digits", validation_split=0, one_hot=True)
+    assert val[0].shape == (0, 64) and val[1].shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        {"name": "imagenet"},
+        {"seed": -1},
+        {"validation_split": 1.0},
+        {"validation_split": "0.1"},
+    ),
+)
+def test_wrong_arguments_of_images(arguments):
+    name, value = next(iter(arguments.items()))
+    with pytest.raises(ValueError, match=f"`{name}`.*{name}={value!r}"):
+        images(**arguments)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_data_dir_without_the_set_of_images(name, tmp_path):
+    with pytest.raises(ValueError, match=rf"`data_dir`.*'{name}'.*Received"):
+        images(name, data_dir=tmp_path)
+
+
+class OfImages:
+    """Stands in for TensorFlow Datasets: images of the shape it is told."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def load(self, name, **kwargs):
+        size = 20 * np.prod(self.shape)
+        x = np.arange(size).reshape(20, *self.shape).astype("uint8")
+        return [(x, np.arange(20) % 2), (x[:5], np.arange(5) % 2)]
+
+    def as_numpy(self, arrays):
+        return arrays
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_grey_and_coloured_sets(name, monkeypatch):
+    shape = REAL[name][0]
+    fake = OfImages(shape)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    train, val, test = images(name, flatten=False, validation_split=0.2)
+    assert [x.shape for x, _ in (train, val, test)] == [
+        (16, *shape),
+        (4, *shape),
+        (5, *shape),
+    ]
+    expected = fake.load(name)[1][0] / np.float32(255)
+    np.testing.assert_array_equal(test[0], expected)
+    flat = images(name, validation_split=0.2)[2][0]
+    np.testing.assert_array_equal(flat, expected.reshape(5, -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_the_real_sets_of_images(name):
+    if not SHARED:
+        pytest.skip("TF_SPECTRAL_DATA is unset: it names the folder with data")
+    folder = pathlib.Path(SHARED) / "tensorflow_datasets"
+    if not (folder / name).exists():
+        pytest.skip(f"{folder} does not hold {name}")
+    shape, count, tests = REAL[name]
+    train, val, test = images(name, data_dir=folder)
+    apart = round(count / 6)
+    for (x, y), size in zip(
+        (train, val, test), (count - apart, apart, tests), strict=True
+    ):
+        assert x.shape == (size, np.prod(shape)) and x.dtype == np.float32
+        assert y.shape == (size,) and y.dtype == np.int32
+        assert x.min() == 0.0 and x.max() == 1.0
+        assert set(np.unique(y)) == set(range(10))
+
+
+needs_shared_data = pytest.mark.skipif(
+    not SHARED,
+    reason="TF_SPECTRAL_DATA is unset: it names the folder with MNIST",
+)
+
+
+def test_digits_are_split_without_loss_or_overlap_of_pixel_images(digits):
     parts = pixel_images("digits")
     assert [x.shape for x, _ in parts] == [
         (1294, 64, 1),
@@ -42,7 +182,7 @@ def test_digits_are_split_without_loss_or_overlap(digits):
     assert rows(np.concatenate([x for x, _ in parts])) == rows(digits[0])
 
 
-def test_labels_stay_with_their_images(digits):
+def test_labels_stay_with_their_pixels(digits):
     label_of = {
         x.tobytes(): y for x, y in zip(digits[0], digits[1], strict=True)
     }
@@ -53,7 +193,7 @@ def test_labels_stay_with_their_images(digits):
 
 @pytest.mark.parametrize("seed", (0, 1))
 @pytest.mark.parametrize("validation_split", (0.1, 0.25))
-def test_splits_are_stratified(digits, validation_split, seed):
+def test_splits_are_stratified_of_pixel_images(digits, validation_split, seed):
     train, val, test = pixel_images(
         "digits", validation_split=validation_split, seed=seed
     )
@@ -93,7 +233,7 @@ def test_permutation_is_one_bijection_for_all_parts():
     assert len(set(order[varies])) == varies.sum()
 
 
-def test_no_validation():
+def test_no_validation_of_pixel_images():
     train, val, test = pixel_images("digits", validation_split=0)
     assert train[0].shape == (1438, 64, 1)
     assert val[0].shape == (0, 64, 1) and val[1].shape == (0,)
@@ -120,13 +260,13 @@ def test_pixels_per_step_cuts_the_same_sequence():
         {"pixels_per_step": 7},
     ),
 )
-def test_wrong_arguments(arguments):
+def test_wrong_arguments_of_pixel_images(arguments):
     name, value = next(iter(arguments.items()))
     with pytest.raises(ValueError, match=f"`{name}`.*{name}={value!r}"):
         pixel_images(**arguments)
 
 
-def test_data_dir_without_the_set(tmp_path):
+def test_data_dir_without_the_set_of_pixel_images(tmp_path):
     with pytest.raises(ValueError, match=r"`data_dir`.*'mnist'.*Received"):
         pixel_images("mnist", data_dir=tmp_path)
 
@@ -147,7 +287,7 @@ def test_missing_package_says_what_to_install(
         pixel_images(name)
 
 
-class FakeTFDS:
+class OfPixels:
     """Stands in for TensorFlow Datasets and remembers what it was asked."""
 
     def load(self, name, **kwargs):
@@ -162,7 +302,7 @@ class FakeTFDS:
 @pytest.fixture
 def fake_tfds(monkeypatch):
     monkeypatch.delenv("TF_SPECTRAL_DATA", raising=False)
-    fake = FakeTFDS()
+    fake = OfPixels()
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
     return fake
 
@@ -203,7 +343,7 @@ def test_mnist_keeps_its_own_test_set(fake_tfds):
 @needs_shared_data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", vision.TFDS_NAMES)
-def test_the_real_sets(name):
+def test_the_real_sets_of_pixel_images(name):
     folder = pathlib.Path(SHARED) / "tensorflow_datasets"
     train, val, test = pixel_images(name, data_dir=folder)
     assert train[0].shape == (54_000, 784, 1)
