@@ -48,12 +48,13 @@ class SpectrumMonitor(EpochMonitor):
 
     Attributes:
         history: Dict of lists: `"epoch"` has the epochs at which the model
-            was measured, from -1 (before the first training) on, and each of
-            the names above its values at them.
+            was measured, from -1 (before the first training; of a model
+            that its first batch builds, from 0) on, and each of the names
+            above its values at them.
 
     Raises:
-        ValueError: If `every` is no positive integer, and when training
-            begins if the model has no such weight.
+        ValueError: If `every` is no positive integer, and in training, once
+            the model is built, if it has no such weight.
 
     Example:
 
@@ -79,6 +80,12 @@ class SpectrumMonitor(EpochMonitor):
         self._weights = {}
 
     def prepare(self):
+        # The first batch of a model without an Input makes weights.
+        self._weights = {}
+        if self.model.built:
+            self._find()
+
+    def _find(self):
         self._weights = spectral_weights(self.model)
         if not self._weights:
             raise ValueError(
@@ -89,6 +96,10 @@ class SpectrumMonitor(EpochMonitor):
             )
 
     def measure(self, epoch):
+        if not self.model.built:
+            return None
+        if not self._weights:
+            self._find()
         logs = {
             f"{name}/{quantity}": value
             for name, measure in self._weights.items()
