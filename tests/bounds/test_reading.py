@@ -59,6 +59,13 @@ def test_weights_that_the_reduction_divides_out():
         assert_close(curvatures(record), curvatures(records[0]), 1e-12)
 
 
+def test_a_loss_with_a_call_of_its_own_is_unknown():
+    loss = losses.MeanSquaredError()
+    loss.call = lambda y_true, y_pred: 100.0 * (y_true - y_pred) ** 2
+    with pytest.raises(ValueError, match="`loss` has no known bounds"):
+        quiet(dense("tanh"), loss=loss)
+
+
 @pytest.mark.parametrize("q", [1, 2, "inf"])
 def test_weights_of_positions_that_are_divided_out(q):
     """One position may have all the weight, and all the size of an input."""
