@@ -103,6 +103,10 @@ def test_residuals():
     assert residual(dense("tanh")) == (2.0, True)
     assert residual(wide) == (3.0, True)
     assert residual(dense("tanh"), residual=1) == (1.0, True)
+    moved = keras.Sequential([dense("tanh"), layers.Rescaling(2.0, -3.0)])
+    assert residual(moved, norm="inf") == (6.0, True)
+    joined = layers.Concatenate()([halves[0], layers.Rescaling(5.0)(halves[1])])
+    assert residual(keras.Model(inputs, joined)) == (6.0, True)
     assert residual(dense(None), residual=5.0) == (5.0, False)
 
 

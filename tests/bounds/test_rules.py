@@ -1,5 +1,7 @@
 """What each layer adds to a record, against the matrix of its map."""
 
+import itertools
+
 import numpy as np
 import pytest
 from keras import layers
@@ -10,6 +12,7 @@ from tests.bounds.cases import NORMS
 from tests.bounds.cases import curvatures
 from tests.bounds.cases import read
 from tests.helpers import assert_close
+from tf_spectral.bounds import rules
 
 pytestmark = pytest.mark.usefixtures("float64_layers")
 
@@ -80,6 +83,38 @@ def test_convolutions_against_their_matrix(name, q):
     assert start[2] == factors(record)[-1]
 
 
+def test_windows_are_counted():
+    """Not all of these run in TensorFlow: strides beside dilations."""
+    for k, s, d, n in itertools.product(*[range(1, 5)] * 3, (1, 2, 20)):
+        windows = rules._Windows((k,), (s,), (d,), (None,), (n,))
+        reads = [i * s + j * d for i in range(n) for j in range(k)]
+        most = np.bincount(reads).max()
+        assert most <= windows.overlap(), (k, s, d, n)
+        if n != 2:
+            assert most == windows.overlap(), (k, s, d, n)
+
+
+@pytest.mark.parametrize("q", NORMS)
+def test_a_separable_convolution_is_two(q):
+    inputs = layers.Input((9, 2))
+    options = {"strides": 2, "padding": "same"}
+    depthwise = layers.DepthwiseConv1D(
+        3, depth_multiplier=2, use_bias=False, **options
+    )
+    pointwise = layers.Conv1D(3, 1, activation="tanh")
+    separable = layers.SeparableConv1D(
+        3, 3, depth_multiplier=2, activation="tanh", **options
+    )
+    found = [
+        curvatures(
+            read(inputs, layers.Dense(2)(layers.Flatten()(x)), q),
+            [0.5, 2.0, 1.5, 0.7, 1.0],
+        )
+        for x in (separable(inputs), pointwise(depthwise(inputs)))
+    ]
+    assert_close(found[0], found[1], 1e-12)
+
+
 LINEAR = {
     "average": (lambda: layers.AveragePooling1D(2), (6, 2)),
     "overlapping": (lambda: layers.AveragePooling2D(3, strides=1), (5, 4, 1)),
@@ -106,6 +141,41 @@ def test_layers_without_weights_against_their_matrix(name, q):
     # Keras averages in float32 on some backends.
     assert 0.5 < found / factors(record)[-1] <= 1 + 1e-6
     assert record.certified
+
+
+# What joins values, against the matrix by each of them.
+
+
+def matrix_by(layer, shapes, place):
+    """The matrix of a joining layer by one of its inputs."""
+    n = int(np.prod(shapes[place]))
+    values = [np.zeros((n, *shape)) for shape in shapes]
+    values[place] = np.eye(n).reshape(n, *shapes[place])
+    return ops.convert_to_numpy(layer(values)).reshape(n, -1)
+
+
+@pytest.mark.parametrize("q", NORMS)
+@pytest.mark.parametrize("make", [layers.Add, layers.Subtract, layers.Average])
+def test_what_is_broadcast_in_a_sum_counts_as_often(make, q):
+    for shapes in (
+        [(3,), (3,)],
+        [(4, 2), (1, 2)],
+        [(1, 2), (4, 1)],
+        [(4, 2), (2,)],
+        [(3, 1), (3, 4), (1, 4)],
+    ):
+        if make is layers.Subtract and len(shapes) > 2:
+            continue
+        layer, inputs = make(), [layers.Input(shape) for shape in shapes]
+        outputs = layers.Flatten()(layer(inputs))
+        record = read(inputs, layers.Dense(2)(outputs), q)
+        assert record.certified
+        (node,) = [
+            n for n in record.get_config()["nodes"] if n["kind"] == "sum"
+        ]
+        for place, weight in enumerate(node["weights"]):
+            matrix = matrix_by(layer, shapes, place)
+            np.testing.assert_allclose(weight, oracles.norm(matrix, q))
 
 
 # Branches, against brute force.
