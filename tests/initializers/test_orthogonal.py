@@ -100,7 +100,7 @@ def test_reference_of_henaff():
         (lambda **o: BlockRotation("uniform", **o), -np.pi, np.pi, lambda t: t),
         (Cayley, 0.0, np.pi / 2, lambda t: t),
     ],
-    ids=("block", "exact", "cayley"),
+    ids=("block", "uniform", "cayley"),
 )
 def test_angles_are_distributed_as_they_say(make, low, high, to_uniform):
     """Mean and variance of 1000 draws within five deviations, and range."""
@@ -173,7 +173,7 @@ def test_config_round_trip(kind):
 def test_config_keeps_the_angles_and_a_seed_generator():
     first = BlockRotation("uniform", seed=keras.random.SeedGenerator(7))
     copy = keras.initializers.get(keras.initializers.serialize(first))
-    assert copy.angles == "exact"
+    assert copy.angles == "uniform"
     assert isinstance(copy.seed, keras.random.SeedGenerator)
 
 

@@ -1,4 +1,4 @@
-"""Directions of blocks: which are computed, and that the best one is."""
+"""Steps of blocks: which are computed, that the best is taken, how long."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from tests import oracles_norms
 from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.helpers import evaluate
+from tf_spectral.linalg import norms
 from tf_spectral.optimizers import block_steps
 
 
@@ -29,11 +30,9 @@ def blocks(scales, rank=3):
 
 
 def greedy(*gradients):
-    roots = [ops.ones((), "float32")] * len(gradients)
-    steps = block_steps.greedy_spectral_steps(
-        gradients, roots, "standard", "float32"
-    )
-    return steps.directions, ops.stack(steps.dual_norms)
+    curvature = ops.ones((len(gradients),), "float32")
+    steps = block_steps.block_steps(gradients, curvature, 2, "greedy")
+    return steps.directions, steps.dual_norms, steps.chosen
 
 
 @pytest.mark.parametrize("best", range(4))
@@ -43,10 +42,11 @@ def test_the_best_block_is_found_whichever_it_is(best, mode):
     scales = [1.0] * 4
     scales[best] = 3.0
     gradients = blocks(scales)
-    directions, duals = evaluate(greedy, *gradients, mode=mode)
-    norms = [oracles_norms.dual_norm(g, 2) for g in gradients]
-    assert np.argmax(duals) == np.argmax(norms) == best
-    assert norms[best] * 0.99 <= duals[best] <= norms[best] * (1 + 1e-5)
+    directions, duals, chosen = evaluate(greedy, *gradients, mode=mode)
+    assert np.flatnonzero(chosen).tolist() == [best]
+    exact = [oracles_norms.dual_norm(g, 2) for g in gradients]
+    assert np.argmax(duals) == np.argmax(exact) == best
+    assert exact[best] * 0.99 <= duals[best] <= exact[best] * (1 + 1e-5)
     if best < 3:
         inner = np.sum(directions[best] * gradients[best])
         assert_close(inner, duals[best], 1e-4)
@@ -69,7 +69,7 @@ def test_a_sharper_bound_spares_polar_factors(monkeypatch):
 
 def test_a_block_without_gradient_has_no_norm():
     gradients = [None, low_rank(5, 4, 2, 1.0, 0), None]
-    directions, duals = greedy(*gradients)
+    directions, duals, _ = greedy(*gradients)
     assert directions[0] is None and directions[2] is None
     duals = ops.convert_to_numpy(duals)
     assert duals[0] == duals[2] == 0 < duals[1]
@@ -91,12 +91,58 @@ def test_a_factor_no_better_than_promised_does_not_hide_a_better_block(
     first = np.zeros((3, 2), "float32")
     first[0, 0] = 1.0
     second = 0.475 * np.eye(2, dtype="float32")
-    roots = [ops.ones((), "float32")] * 2
-    steps = block_steps.greedy_spectral_steps(
+    steps = block_steps.block_steps(
         [ops.convert_to_tensor(first), ops.convert_to_tensor(second)],
-        roots,
+        ops.ones((2,), "float32"),
+        2,
+        "greedy",
         "fast",
-        "float32",
     )
-    duals = [float(ops.convert_to_numpy(dual)) for dual in steps.dual_norms]
+    duals = ops.convert_to_numpy(steps.dual_norms)
     np.testing.assert_allclose(duals, [0.85, 0.95], rtol=1e-5)
+    assert ops.convert_to_numpy(steps.chosen).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("norm", [1, 2, "inf"])
+def test_a_step_is_the_duality_map_over_the_curvature(norm):
+    """Of the blocks that are chosen; a radius shortens, infinity stops."""
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=s).astype("float32") for s in [(5, 3), (4,)]]
+    curvature = np.array([3.0, 0.5], "float32")
+    steps = block_steps.block_steps(
+        [ops.convert_to_tensor(g) for g in gradients],
+        ops.convert_to_tensor(curvature),
+        norm,
+        ops.convert_to_tensor([True, True]),
+        "exact",
+    )
+    scales, lengths = block_steps.step_scales(steps, 0.25, curvature)
+    for i, gradient in enumerate(gradients):
+        direction = steps.directions[i]
+        if norm != 2:
+            direction = norms.duality_map(direction, norm)
+        actual = float(scales[i]) * ops.convert_to_numpy(direction)
+        expected = oracles_norms.duality_map(gradient, norm)
+        assert_close(actual, 0.25 * expected / curvature[i], 1e-5)
+        dual = oracles_norms.dual_norm(gradient, norm)
+        assert_close(float(lengths[i]), 0.25 * dual / curvature[i], 1e-5)
+    longest = np.array([np.inf, 0.5 * float(lengths[1])], "float32")
+    shorter, _ = block_steps.step_scales(steps, 0.25, curvature, longest)
+    assert_close(shorter, np.array([1.0, 0.5]) * np.array(scales), 1e-6)
+    curvature = np.array([np.inf, 1.0], "float32")
+    stopped, _ = block_steps.step_scales(steps, 0.25, curvature)
+    assert float(stopped[0]) == 0.0 < float(stopped[1])
+
+
+def test_greedy_weighs_gradients_against_curvature():
+    """The largest gradient is in the first block, the best step is not."""
+    gradients = [np.full((2, 2), g, "float32") for g in (3.0, 1.0, 2.0)]
+    curvature = np.array([100.0, 1.0, 9.0], "float32")
+    for norm in (1, 2, "inf"):
+        steps = block_steps.block_steps(
+            [ops.convert_to_tensor(g) for g in gradients],
+            ops.convert_to_tensor(curvature),
+            norm,
+            "greedy",
+        )
+        assert ops.convert_to_numpy(steps.chosen).tolist() == [0, 1, 0]

@@ -11,14 +11,13 @@ from tests import oracles_norms
 from tests import oracles_spectral_descent as oracles
 from tests.helpers import BACKEND
 from tests.helpers import assert_close
+from tests.optimizers.stepping import stepper
 from tf_spectral.optimizers import SpectralDescent
 from tf_spectral.optimizers.weight_values import values_by_weight
 
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 # On JAX and PyTorch, as in use, in float32.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4}[DTYPE]
-# JAX compiles every conditional of an eager step anew.
-SLOW = BACKEND == "jax"
 SHAPES = ((5, 7), (6,), (7, 4), (2, 2, 3, 4), (), (1, 3), (4, 1), (1, 1))
 CONSTANTS = (3.0, 1.0, 0.5, 2.0, 1.5, 4.0, 0.25, 1.0)
 
@@ -38,9 +37,13 @@ def gradients(seed, shapes=SHAPES):
 
 def apply(optimizer, variables, values):
     """The steps that gradients lead to."""
-    before = [ops.convert_to_numpy(v) for v in variables]
     tensors = [ops.convert_to_tensor(g) for g in values]
-    optimizer.apply(tensors, variables)
+    return changes(lambda: optimizer.apply(tensors, variables), variables)
+
+
+def changes(step, variables):
+    before = [ops.convert_to_numpy(v).copy() for v in variables]
+    step()
     after = [ops.convert_to_numpy(v) for v in variables]
     return [b - a for b, a in zip(before, after)]
 
@@ -68,17 +71,20 @@ def test_steps_are_those_of_the_specification(form):
         0.5, by_name(CONSTANTS), polar_accuracy="exact", **options
     )
     oracle = oracles.SpectralDescent(CONSTANTS, 0.5, **options)
+    step = stepper(optimizer, variables)
     moved = set()
-    for seed in range(3 if SLOW else 9):
+    for seed in range(9):
         values = gradients(seed)
         # One weight or another has the largest score.
         values[seed % 8] = 20.0 * values[seed % 8]
-        steps = apply(optimizer, variables, values)
-        for i, (step, expected) in enumerate(zip(steps, oracle.steps(values))):
-            assert_close(step, expected, TOLERANCE)
+        steps = changes(lambda: step(values), variables)  # noqa: B023
+        for i, (actual, expected) in enumerate(
+            zip(steps, oracle.steps(values))
+        ):
+            assert_close(actual, expected, TOLERANCE)
             if expected.any():
                 moved.add(i)
-    assert SLOW or len(moved) > (3 if "greedy" in form else 7)
+    assert len(moved) > (3 if "greedy" in form else 7)
 
 
 def test_no_step_is_longer_than_its_radius():
@@ -188,6 +194,23 @@ def test_bad_gradients_leave_no_trace(preconditioner):
         optimizer.finalize_variable_values(variables)
 
 
+def test_random_selection_moves_one_weight_and_repeats_by_seed():
+    def moved(seed):
+        variables = weights(SHAPES[:3])
+        optimizer = SpectralDescent(1.0, 1.0, "random", seed=seed)
+        step = stepper(optimizer, variables)
+        order = []
+        for count in range(12):
+            values = gradients(count, SHAPES[:3])
+            steps = changes(lambda: step(values), variables)  # noqa: B023
+            order.append([i for i, s in enumerate(steps) if s.any()])
+        return order
+
+    assert (order := moved(1)) == moved(1) != moved(2)
+    assert {len(places) for places in order} == {1}
+    assert {place for (place,) in order} == {0, 1, 2}
+
+
 def softmax_regression():
     """A dense softmax layer and its exact constants (math 5.2)."""
     rng = np.random.default_rng(0)
@@ -219,17 +242,16 @@ def test_each_step_gains_what_is_certified(selection, accuracy):
         for v in model.trainable_variables
     )
     rounding = 1e-12 if DTYPE == "float64" else 1e-6
+    step = stepper(optimizer, model.trainable_variables)
     losses, gains = [], []
-    for count in range(5 if SLOW else 30):
+    for count in range(30):
         logits = x @ kernel + bias
         logits = logits - logits.max(axis=1, keepdims=True)
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         losses.append(-np.mean(np.log(p[np.arange(40), y])))
         error = (p - np.eye(4)[y]) / 40
         g = [(x.T @ error).astype(DTYPE), error.sum(axis=0).astype(DTYPE)]
-        optimizer.apply(
-            [ops.convert_to_tensor(a) for a in g], model.trainable_variables
-        )
+        step(g)
         new = [ops.convert_to_numpy(v) for v in model.trainable_variables]
         place = int(np.any(new[1] != bias.astype(DTYPE)))
         if selection == "cyclic":
@@ -240,19 +262,17 @@ def test_each_step_gains_what_is_certified(selection, accuracy):
         kernel, bias = (v.astype("float64") for v in new)
     decreases = -np.diff(losses)
     assert np.all(decreases >= np.array(gains[:-1]) - rounding)
-    assert SLOW or losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
-@pytest.mark.skipif(SLOW, reason="many eager steps")
 def test_a_stable_quadratic_with_momentum_at_rate_one():
     """The average keeps the theory's step: no divergence, and a minimum."""
     target = gradients(5, [(6, 4)])[0]
     variables = weights([(6, 4)])
     # ||W - T||_F^2 / 2 is smooth by the rank in the spectral norm.
-    optimizer = SpectralDescent(1.0, 4.0, momentum=0.5)
+    step = stepper(SpectralDescent(1.0, 4.0, momentum=0.5), variables)
     for _ in range(40):
-        value = ops.convert_to_numpy(variables[0])
-        apply(optimizer, variables, [(value - target).astype(DTYPE)])
+        step([ops.convert_to_numpy(variables[0]) - target])
     assert_close(ops.convert_to_numpy(variables[0]), target, 0.05)
 
 
@@ -317,7 +337,7 @@ def test_the_longer_name_wins():
         ({"radius": 0}, "radius"),
         ({"radius": "bound"}, "radius"),
         ({"radius": {"kernel": -1.0}}, "radius"),
-        ({"selection": "random"}, "selection"),
+        ({"selection": "sequential"}, "selection"),
         ({"preconditioner": "adam"}, "preconditioner"),
         ({"preconditioner": "rms"}, "lipschitz=1.0"),
         ({"momentum": 1.0}, "momentum"),

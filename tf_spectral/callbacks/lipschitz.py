@@ -16,7 +16,7 @@ from tf_spectral.callbacks.monitor import short_variable_names
 from tf_spectral.callbacks.networks import check_chain
 from tf_spectral.callbacks.networks import labels
 from tf_spectral.callbacks.networks import softmax_network
-from tf_spectral.optimizers.block_steps import chosen_spectral_steps
+from tf_spectral.optimizers.block_steps import block_steps
 from tf_spectral.optimizers.spectral_descent import SpectralDescent
 
 # What rounding of a loss hides, in float32 and in half precision.
@@ -350,11 +350,13 @@ class CertifiedSteps:
         flat = [ops.cast(part, self._dtype) for part in flat]
         self._point = ops.concatenate(flat)
         gradient = self._energy_gradient(self._point, *self._arguments())
-        self._blocks = chosen_spectral_steps(
+        n = (len(self._variables),)
+        self._blocks = block_steps(
             self._split(gradient),
-            ops.ones((len(self._variables),), dtype="bool"),
+            ops.ones(n, self._dtype),
+            2,
+            ops.ones(n, "bool"),
             self._accuracy,
-            self._dtype,
         )
         self._start = self._loss(self._point)
 

@@ -1,7 +1,6 @@
 """DSGD: duality structure gradient descent, steps that theory certifies."""
 
 import math
-import random
 import warnings
 
 import keras
@@ -9,26 +8,17 @@ from keras import backend
 from keras import ops
 
 from tf_spectral import checks
-from tf_spectral.backend.precision import working_dtype
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
-from tf_spectral.linalg.norms import duality_map
 from tf_spectral.linalg.norms import induced_norm
-from tf_spectral.optimizers.base import IterationSeed
-from tf_spectral.optimizers.base import JointOptimizer
-from tf_spectral.optimizers.base import all_finite
-from tf_spectral.optimizers.base import warn_of_skipped_steps
-from tf_spectral.optimizers.block_steps import POLAR_ACCURACIES
-from tf_spectral.optimizers.block_steps import chosen_spectral_steps
-from tf_spectral.optimizers.block_steps import greedy_spectral_steps
+from tf_spectral.optimizers.block_descent import BlockDescent
+from tf_spectral.optimizers.block_descent import Curvature
+from tf_spectral.optimizers.block_descent import Measured
+from tf_spectral.optimizers.block_descent import Slot
 from tf_spectral.optimizers.block_steps import largest_rank
-from tf_spectral.optimizers.block_steps import one_of
-from tf_spectral.optimizers.block_steps import sparse_steps
-
-SELECTIONS = ("greedy", "all", "random", "cyclic")
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
-class DSGD(JointOptimizer):
+class DSGD(BlockDescent):
     """Layer-wise greedy descent with certified step sizes.
 
     Each kernel, bias or other weight of the network is a block `i` with a
@@ -123,164 +113,47 @@ class DSGD(JointOptimizer):
         norm = checks.norm("norm", norm)
         _check_smoothness(smoothness, norm)
         norm_refresh = _check_norm_refresh(norm_refresh, kwargs)
-        selection = checks.choice("selection", selection, SELECTIONS)
-        if selection == "greedy" and kwargs.get("clipnorm"):
-            raise ValueError(
-                "`clipnorm` gives all gradients the same norm, and greedy "
-                "selection compares them. Expected clipnorm=None or "
-                'selection="all", or `global_clipnorm`, Received: '
-                f"clipnorm={kwargs['clipnorm']}"
-            )
-        super().__init__(learning_rate, name=name, **kwargs)
-        self.norm = norm
-        self.selection = selection
-        self.smoothness = smoothness
-        self.polar_accuracy = checks.choice(
-            "polar_accuracy", polar_accuracy, POLAR_ACCURACIES
+        super().__init__(
+            learning_rate,
+            norm,
+            selection,
+            polar_accuracy,
+            seed,
+            name=name,
+            **kwargs,
         )
+        self.smoothness = smoothness
         self.norm_refresh = norm_refresh
-        seed = checks.seed("seed", seed)
-        self.seed = random.randrange(checks.SEEDS) if seed is None else seed
 
     def build(self, variables):
-        # Keras' reader of `.h5` files first builds without any.
         if self.built or not variables:
             return
         super().build(variables)
-        variables = self._trainable_variables
-        self._bounds = self._make_bounds(variables)
-        dtypes = {working_dtype(v.dtype) for v in variables}
-        self._dtype = "float64" if dtypes == {"float64"} else "float32"
-        shape = (len(variables),)
-        self._scales = self._add("scales", shape, self._dtype)
         self.local_gradient_norm = self._add(
             "local_gradient_norm", (), self._dtype
         )
-        self.update_counts = self._add("update_counts", shape, "int32")
-        self.skipped_steps = self._add("skipped_steps", (), "int32")
-        self._norm_bounds = None
-        if self.norm_refresh > 1 and self._needed_norms():
-            _check_kept_norms([variables[i] for i in self._needed_norms()])
-            self._norm_bounds = self._add("norm_bounds", shape, self._dtype)
-            self._rounding = [_rounding(v, self.norm) for v in variables]
-        self._seed = IterationSeed(self.seed, lambda: self.iterations)
-
-    def _add(self, name, shape, dtype):
-        return self.add_variable(
-            shape, dtype=dtype, aggregation="only_first_replica", name=name
+        self.update_counts = self._add(
+            "update_counts", (len(variables),), "int32"
         )
 
-    def _make_bounds(self, variables):
+    def make_curvature(self, variables):
         if self.smoothness == "constant":
-            return None
-        if self.smoothness is None:
+            return UnitCurvature(len(variables), self._dtype)
+        smoothness = self.smoothness
+        if smoothness is None:
             _warn_of_guessed_bounds()
-            return LayerwiseSmoothness.from_variables(variables, self.norm)
-        self.smoothness.check(variables)
-        return self.smoothness
-
-    def joint_step(self, gradients, variables, learning_rate):
-        places = [self._get_variable_index(v) for v in variables]
-        blocks = [None] * len(self._trainable_variables)
-        for place, gradient in zip(places, gradients):
-            # In half precision a polar factor would be longer than one, and
-            # a step as long as its certificate may be no number.
-            blocks[place] = ops.cast(gradient, working_dtype(gradient.dtype))
-        norms = self._weight_norms()
-        squared = self._squared_bounds(norms)
-        chosen, steps = self._choose(blocks, squared)
-        finite = all_finite(blocks)
-        moved = ops.logical_and(chosen, finite)
-        zeros = ops.zeros_like(squared)
-        duals = ops.where(moved, ops.stack(steps.dual_norms), zeros)
-        factors = ops.where(moved, ops.stack(steps.factors), zeros)
-        self._scales.assign(factors / squared)
-        self.local_gradient_norm.assign(ops.max(duals / ops.sqrt(squared)))
-        self.update_counts.assign_add(ops.cast(moved, "int32"))
-        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
-        if self._norm_bounds is not None:
-            rate = ops.cast(learning_rate, self._dtype)
-            grown = norms + rate * duals / squared
-            rounding = ops.convert_to_tensor(self._rounding, self._dtype)
-            self._norm_bounds.assign(ops.where(moved, rounding * grown, grown))
-        return [steps.directions[place] for place in places]
-
-    def update_step(self, gradient, variable, learning_rate):
-        place = self._get_variable_index(variable)
-        scale = ops.convert_to_tensor(self._scales)[place]
-
-        def update():
-            step = (
-                gradient if self.norm == 2 else duality_map(gradient, self.norm)
+            smoothness = LayerwiseSmoothness.from_variables(
+                variables, self.norm
             )
-            rate = ops.cast(learning_rate, self._dtype) * scale
-            return ops.cast(rate, step.dtype) * step
-
-        self.assign_sub_if(scale > 0, variable, update)
-
-    def _choose(self, blocks, squared):
-        """The mask of blocks to move, and what is known of all of them."""
-        dtype, n = self._dtype, len(blocks)
-        if self.selection == "greedy":
-            roots = ops.sqrt(squared)
-            if self.norm == 2:
-                steps = greedy_spectral_steps(
-                    blocks, ops.unstack(roots), self.polar_accuracy, dtype
-                )
-            else:
-                steps = sparse_steps(blocks, self.norm, dtype)
-            scores = ops.stack(steps.dual_norms) / roots
-            return one_of(n, ops.argmax(scores)), steps
-        if self.selection == "all":
-            chosen = ops.ones((n,), dtype="bool")
-        elif self.selection == "random":
-            chosen = one_of(n, keras.random.randint((), 0, n, seed=self._seed))
-        else:
-            chosen = one_of(n, self.iterations % n)
-        if self.norm == 2:
-            return chosen, chosen_spectral_steps(
-                blocks, chosen, self.polar_accuracy, dtype
-            )
-        return chosen, sparse_steps(blocks, self.norm, dtype)
-
-    def _weight_norms(self):
-        """Upper bounds of the norms that the `p_i` depend on, or `None`."""
-        if not self._needed_norms():
-            return None
-        if self._norm_bounds is None:
-            return self._computed_norms()
-        return ops.cond(
-            ops.equal(self.iterations % self.norm_refresh, 0),
-            self._computed_norms,
-            lambda: ops.convert_to_tensor(self._norm_bounds),
+        smoothness.check(variables)
+        return CertifiedCurvature(
+            smoothness, variables, self.norm_refresh, self._dtype
         )
 
-    def _needed_norms(self):
-        """Places of the weights whose norms the `p_i` depend on."""
-        return () if self._bounds is None else self._bounds.needed_norms
-
-    def _computed_norms(self):
-        norms = [
-            ops.cast(induced_norm(v, self.norm), self._dtype)
-            if i in self._needed_norms()
-            else ops.zeros((), self._dtype)
-            for i, v in enumerate(self._trainable_variables)
-        ]
-        return ops.stack(norms)
-
-    def _squared_bounds(self, norms):
-        n = len(self._trainable_variables)
-        if self._bounds is None:
-            return ops.ones((n,), self._dtype)
-        squared = self._bounds.squared_bounds_from_norms(norms)
-        return ops.cast(squared, self._dtype)
-
-    def finalize_variable_values(self, var_list):
-        super().finalize_variable_values(var_list)
-        warn_of_skipped_steps(self)
-        if self._norm_bounds is not None and self.use_ema:
-            # The averages that are the weights now may be larger.
-            self._norm_bounds.assign(self._computed_norms())
+    def note(self, dual_norms, curvature, moved):
+        duals = ops.where(moved, dual_norms, ops.zeros_like(dual_norms))
+        self.local_gradient_norm.assign(ops.max(duals / ops.sqrt(curvature)))
+        self.update_counts.assign_add(ops.cast(moved, "int32"))
 
     def get_config(self):
         smoothness = self.smoothness
@@ -289,11 +162,8 @@ class DSGD(JointOptimizer):
         return {
             **super().get_config(),
             "norm": self.norm,
-            "selection": self.selection,
             "smoothness": smoothness,
-            "polar_accuracy": self.polar_accuracy,
             "norm_refresh": self.norm_refresh,
-            "seed": self.seed,
         }
 
     @classmethod
@@ -304,6 +174,78 @@ class DSGD(JointOptimizer):
                 config["smoothness"], custom_objects
             )
         return super().from_config(config, custom_objects)
+
+
+class UnitCurvature(Curvature):
+    """`p_i = 1` for each of `n` blocks."""
+
+    def __init__(self, n, dtype):
+        self._n, self._dtype = n, dtype
+
+    def measure(self, values, gradients, weights, step):
+        return Measured(ops.ones((self._n,), self._dtype))
+
+
+class CertifiedCurvature(Curvature):
+    """The `p_i^2` that a record of a model gives, from norms of its weights.
+
+    Args:
+        smoothness: `LayerwiseSmoothness`.
+        variables: List of the variables it was made for.
+        refresh: Positive integer `k`. Norms are computed at every k-th step;
+            in between each grows by the lengths of the steps, a bound.
+        dtype: `"float32"` or `"float64"`.
+
+    Raises:
+        ValueError: If something beside the steps changes norms that are to
+            be followed.
+    """
+
+    def __init__(self, smoothness, variables, refresh, dtype):
+        self._smoothness = smoothness
+        self._needed = smoothness.needed_norms
+        self._refresh, self._dtype = refresh, dtype
+        self._followed = refresh > 1 and bool(self._needed)
+        if self._followed:
+            _check_kept_norms([variables[i] for i in self._needed])
+            self._rounding = [_rounding(v, smoothness.norm) for v in variables]
+
+    def slots(self):
+        if not self._followed:
+            return {}
+        return {"norm_bounds": Slot((len(self._rounding),), self._dtype)}
+
+    def measure(self, values, gradients, weights, step):
+        norms = None
+        if self._followed:
+            norms = ops.cond(
+                ops.equal(step % self._refresh, 0),
+                lambda: self._norms(weights),
+                lambda: values["norm_bounds"],
+            )
+        elif self._needed:
+            norms = self._norms(weights)
+        squared = self._smoothness.squared_bounds_from_norms(norms)
+        return Measured(ops.cast(squared, self._dtype), kept=norms)
+
+    def after(self, kept, lengths, moved):
+        if not self._followed:
+            return {}
+        grown = kept + lengths
+        rounding = ops.convert_to_tensor(self._rounding, self._dtype)
+        return {"norm_bounds": ops.where(moved, rounding * grown, grown)}
+
+    def anew(self, weights):
+        return {"norm_bounds": self._norms(weights)} if self._followed else {}
+
+    def _norms(self, weights):
+        norms = [
+            ops.cast(induced_norm(v, self._smoothness.norm), self._dtype)
+            if i in self._needed
+            else ops.zeros((), self._dtype)
+            for i, v in enumerate(weights)
+        ]
+        return ops.stack(norms)
 
 
 def _rounding(variable, norm):

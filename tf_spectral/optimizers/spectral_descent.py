@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -10,24 +9,21 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral.backend.precision import working_dtype
-from tf_spectral.optimizers.base import JointOptimizer
 from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.base import path_of
-from tf_spectral.optimizers.base import warn_of_skipped_steps
-from tf_spectral.optimizers.block_steps import POLAR_ACCURACIES
-from tf_spectral.optimizers.block_steps import chosen_spectral_steps
-from tf_spectral.optimizers.block_steps import greedy_spectral_steps
-from tf_spectral.optimizers.block_steps import one_of
+from tf_spectral.optimizers.block_descent import BlockDescent
+from tf_spectral.optimizers.block_descent import Curvature
+from tf_spectral.optimizers.block_descent import Measured
+from tf_spectral.optimizers.block_descent import Slot
 from tf_spectral.optimizers.weight_values import BOUND
 from tf_spectral.optimizers.weight_values import checked_values
 from tf_spectral.optimizers.weight_values import values_by_weight
 
-SELECTIONS = ("greedy", "all", "cyclic")
 PRECONDITIONERS = (None, "rms", "adagrad")
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
-class SpectralDescent(JointOptimizer):
+class SpectralDescent(BlockDescent):
     """Spectral descent: the steepest step by the spectral norm, over `L`.
 
     With a bound `L` of the curvature of the loss in a kernel, measured in the
@@ -52,8 +48,8 @@ class SpectralDescent(JointOptimizer):
             constant is infinite the weight stays. Defaults to `"bound"`.
         selection: `"all"` moves all weights in each step, which is not
             covered by constants of one weight each; `"cyclic"` one after
-            another, `"greedy"` the one with the largest `||G||_*^2 / L`.
-            Defaults to `"all"`.
+            another, `"random"` one at random, `"greedy"` the one with the
+            largest `||G||_*^2 / L`. Defaults to `"all"`.
         preconditioner: `None`, or `"rms"` or `"adagrad"` for RMSspectral and
             ADAspectral: the step `polar(G / A) / A`, elementwise, with
             `A = sqrt(epsilon + sqrt(v))` of squared gradients `v`, averaged or
@@ -73,6 +69,7 @@ class SpectralDescent(JointOptimizer):
         epsilon: Positive float, see `preconditioner`. Defaults to `1e-8`.
         polar_accuracy: `"standard"`, `"fast"` or `"exact"`, see
             `tf_spectral.optimizers.DSGD`. Defaults to `"standard"`.
+        seed: Integer, for `selection="random"`. Defaults to a random one.
         **kwargs: Those of every Keras optimizer. `clipnorm` is refused with
             greedy selection: it makes all norms equal.
 
@@ -119,11 +116,10 @@ class SpectralDescent(JointOptimizer):
         rho=0.95,
         epsilon=1e-8,
         polar_accuracy="standard",
+        seed=None,
         name=None,
         **kwargs,
     ):
-        kwargs = checks.optimizer_options(kwargs)
-        selection = checks.choice("selection", selection, SELECTIONS)
         preconditioner = checks.choice(
             "preconditioner", preconditioner, PRECONDITIONERS
         )
@@ -131,52 +127,66 @@ class SpectralDescent(JointOptimizer):
         if radius is not None:
             radius = checked_values("radius", radius)
         _check_metric(preconditioner, lipschitz, radius)
-        _check_clipnorm(selection, kwargs)
-        super().__init__(learning_rate, name=name, **kwargs)
+        super().__init__(
+            learning_rate,
+            2,
+            selection,
+            polar_accuracy,
+            seed,
+            name=name,
+            **kwargs,
+        )
         self.lipschitz = lipschitz
-        self.selection = selection
         self.preconditioner = preconditioner
         self.momentum = checks.fraction("momentum", momentum)
         self.radius = radius
         self.rho = checks.fraction("rho", rho)
         self.epsilon = checks.positive("epsilon", epsilon)
-        self.polar_accuracy = checks.choice(
-            "polar_accuracy", polar_accuracy, POLAR_ACCURACIES
-        )
+        self._warned = False
 
     def build(self, variables):
-        # Keras' reader of `.h5` files first builds without any.
         if self.built or not variables:
             return
-        given = given_values(self, [path_of(v) for v in variables])
         super().build(variables)
-        variables = self._trainable_variables
-        dtypes = {working_dtype(v.dtype) for v in variables}
-        self._dtype = "float64" if dtypes == {"float64"} else "float32"
-        self._blocks = BlockConstants(self, given, self._dtype)
-        self._memory = GradientMemory(self, variables)
-        self._scales = self._add("scales", (len(variables),), self._dtype)
-        self.skipped_steps = self._add("skipped_steps", (), "int32")
+        self._averages = self._squares = None
+        if self.momentum:
+            self._averages = self._memories("average")
+        if self.preconditioner is not None:
+            self._squares = self._memories("squares")
 
-    def _add(self, name, shape, dtype):
-        return self.add_variable(
-            shape, dtype=dtype, aggregation="only_first_replica", name=name
+    def _memories(self, name):
+        return [
+            self._add(f"{name}_{i}", v.shape, working_dtype(v.dtype))
+            for i, v in enumerate(self._trainable_variables)
+        ]
+
+    def make_curvature(self, variables):
+        self._paths = [path_of(v) for v in variables]
+        given = values_by_weight("lipschitz", self.lipschitz, self._paths)
+        self._longest = values_by_weight(
+            "radius", self.radius or {}, self._paths, math.inf
+        )
+        self._measured = [i for i, v in enumerate(given) if v == BOUND]
+        return GivenCurvature(
+            [math.nan if v == BOUND else v for v in given],
+            self._longest,
+            self._dtype,
         )
 
     @property
     def constants(self):
         """Variable `(n,)`, `L` of each trainable variable or NaN."""
-        return self._blocks.values
+        return self._values["constants"]
 
     @property
     def radii(self):
         """Variable `(n,)`, the longest step of each trainable variable."""
-        return self._blocks.radii
+        return self._values["radii"]
 
     @property
     def measured_weights(self):
         """Places of the trainable variables whose constant is `"bound"`."""
-        return list(self._blocks.measured)
+        return list(self._measured)
 
     def set_constants(self, constants, radii=None):
         """Sets constants, and how far steps may go.
@@ -190,76 +200,131 @@ class SpectralDescent(JointOptimizer):
         Raises:
             ValueError: If a constant is not positive.
         """
-        self._blocks.set(constants, radii or {})
+        for place, value in constants.items():
+            if not value > 0:
+                raise ValueError(
+                    "Lipschitz constants must be positive. Received: "
+                    f"{value} for {self._paths[place]}"
+                )
+        lengths = {
+            place: min(value, self._longest[place])
+            for place, value in (radii or {}).items()
+        }
+        self.constants.assign(_changed(self.constants, constants))
+        self.radii.assign(_changed(self.radii, lengths))
 
-    def joint_step(self, gradients, variables, learning_rate):
-        places = [self._get_variable_index(v) for v in variables]
-        blocks = [None] * len(self._trainable_variables)
-        for place, gradient in zip(places, gradients):
-            # Makes one tensor of an embedding's slices.
-            shape = self._trainable_variables[place].shape
-            gradient = ops.reshape(gradient, shape)
-            blocks[place] = ops.cast(gradient, working_dtype(gradient.dtype))
-        blocks, metrics, finite = self._memory.remember(blocks)
-        constants = self._blocks.read()
-        chosen, steps = self._choose(blocks, constants)
-        rate = ops.cast(learning_rate, self._dtype)
-        radii = ops.convert_to_tensor(self.radii)
-        scales = step_scales(steps, rate, constants, radii)
-        moved = ops.logical_and(chosen, finite)
-        self._scales.assign(ops.where(moved, scales, ops.zeros_like(scales)))
-        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
-        return [
-            steps.directions[i]
-            if metrics[i] is None
-            else steps.directions[i] / metrics[i]
-            for i in places
-        ]
+    def remember(self, blocks):
+        averages = squares = [None] * len(blocks)
+        if self._averages is not None:
+            averages = [
+                _average(ops.convert_to_tensor(old), new, self.momentum)
+                for old, new in zip(self._averages, blocks)
+            ]
+        if self._squares is not None:
+            decay = self.rho if self.preconditioner == "rms" else None
+            squares = [
+                _mean_square(ops.convert_to_tensor(old), new, decay)
+                for old, new in zip(self._squares, blocks)
+            ]
+        finite = all_finite([*blocks, *squares])
+        self._assign_if(finite, self._averages, averages)
+        self._assign_if(finite, self._squares, squares)
+        metrics = [metric(v, self.epsilon) for v in squares]
+        blocks = [g if m is None else m for g, m in zip(blocks, averages)]
+        blocks = [g if a is None else g / a for g, a in zip(blocks, metrics)]
+        return blocks, metrics, finite
 
-    def _choose(self, blocks, constants):
-        """The mask of weights to move, and their steps."""
-        n = len(blocks)
-        accuracy, dtype = self.polar_accuracy, self._dtype
-        if self.selection == "greedy":
-            roots = ops.sqrt(constants)
-            steps = greedy_spectral_steps(
-                blocks, ops.unstack(roots), accuracy, dtype
-            )
-            scores = ops.stack(steps.dual_norms) / roots
-            return one_of(n, ops.argmax(scores)), steps
-        if self.selection == "cyclic":
-            chosen = one_of(n, self.iterations % n)
-        else:
-            chosen = ops.ones((n,), dtype="bool")
-        return chosen, chosen_spectral_steps(blocks, chosen, accuracy, dtype)
-
-    def update_step(self, gradient, variable, learning_rate):
-        # The scale knows the learning rate.
-        place = self._get_variable_index(variable)
-        scale = ops.convert_to_tensor(self._scales)[place]
-        self.assign_sub_if(
-            scale > 0,
-            variable,
-            lambda: ops.cast(scale, gradient.dtype) * gradient,
-        )
+    def _assign_if(self, finite, memories, values):
+        for memory, value in zip(memories or (), values):
+            if value is not None:
+                old = ops.convert_to_tensor(memory)
+                memory.assign(ops.where(finite, value, old))
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        warn_of_skipped_steps(self)
-        self._blocks.warn_of_unset(self.name)
+        self._warn_of_unset()
+
+    def _warn_of_unset(self):
+        """Says once which weights have no constant and therefore stay."""
+        unset = np.isnan(ops.convert_to_numpy(self.constants))
+        if self._warned or not unset.any():
+            return
+        self._warned = True
+        paths = [path for path, no in zip(self._paths, unset) if no]
+        warnings.warn(
+            f"{self.name} leaves these weights as they are because they have "
+            f"no Lipschitz constants: {paths}. Add "
+            "`tf_spectral.callbacks.LipschitzEstimator` to the callbacks of "
+            "`fit`, or give numbers as `lipschitz`.",
+            stacklevel=4,
+        )
 
     def get_config(self):
         return {
             **super().get_config(),
             "lipschitz": _plain(self.lipschitz),
-            "selection": self.selection,
             "preconditioner": self.preconditioner,
             "momentum": self.momentum,
             "radius": _plain(self.radius),
             "rho": self.rho,
             "epsilon": self.epsilon,
-            "polar_accuracy": self.polar_accuracy,
         }
+
+
+class GivenCurvature(Curvature):
+    """Lipschitz constants that were given, or are set as training goes on.
+
+    Args:
+        constants: List of `n` numbers, NaN where a constant is not yet set.
+        radii: List of `n` numbers, the longest step of each block.
+        dtype: `"float32"` or `"float64"`.
+    """
+
+    def __init__(self, constants, radii, dtype):
+        n = (len(constants),)
+        self._slots = {
+            "constants": Slot(n, dtype, constants),
+            "radii": Slot(n, dtype, radii),
+        }
+
+    def slots(self):
+        return self._slots
+
+    def measure(self, values, gradients, weights, step):
+        constants = values["constants"]
+        inf = ops.full_like(constants, math.inf)
+        # A block whose constant is not known stays.
+        constants = ops.where(ops.isnan(constants), inf, constants)
+        return Measured(constants, values["radii"])
+
+
+def metric(squares, epsilon):
+    """The weights `A = sqrt(epsilon + sqrt(v))` of the norm `||A * D||`.
+
+    Math 5.8, after Carlson et al., "Preconditioned spectral descent for deep
+    learning", 2015.
+    """
+    return None if squares is None else ops.sqrt(epsilon + ops.sqrt(squares))
+
+
+def _average(old, new, decay):
+    """`decay * old + (1 - decay) * new`, a step of a moving average."""
+    return None if new is None else decay * old + (1 - decay) * new
+
+
+def _mean_square(old, new, decay):
+    """A step of the moving average of squares, or of their sum."""
+    if new is None:
+        return None
+    square = new * new
+    return old + square if decay is None else _average(old, square, decay)
+
+
+def _changed(variable, changes):
+    values = np.array(ops.convert_to_numpy(variable))
+    for place, value in changes.items():
+        values[place] = value
+    return values
 
 
 def _plain(value):
@@ -282,227 +347,3 @@ def _check_metric(preconditioner, lipschitz, radius):
             f"preconditioner={preconditioner!r}, Received: "
             f"lipschitz={lipschitz!r}"
         )
-
-
-def _check_clipnorm(selection, options):
-    if selection == "greedy" and options.get("clipnorm"):
-        raise ValueError(
-            "`clipnorm` gives all gradients the same norm, and greedy "
-            "selection compares them. Expected clipnorm=None or another "
-            "`selection`, or `global_clipnorm`, Received: "
-            f"clipnorm={options['clipnorm']}"
-        )
-
-
-class GivenValues(NamedTuple):
-    """The arguments of an optimizer by weight; lists of length `n`."""
-
-    paths: list
-    lipschitz: list
-    radius: list
-
-
-def given_values(optimizer, paths):
-    """What the arguments `lipschitz` and `radius` say of each weight.
-
-    Args:
-        optimizer: `SpectralDescent`.
-        paths: List of the paths of its trainable variables.
-
-    Returns:
-        `GivenValues`.
-
-    Raises:
-        ValueError: If an argument does not fit the paths.
-    """
-    return GivenValues(
-        paths,
-        values_by_weight("lipschitz", optimizer.lipschitz, paths),
-        values_by_weight("radius", optimizer.radius or {}, paths, math.inf),
-    )
-
-
-class BlockConstants:
-    """Lipschitz constants and longest steps of all weights, as variables.
-
-    Args:
-        optimizer: `SpectralDescent`, owns the variables.
-        given: `GivenValues`.
-        dtype: `"float32"` or `"float64"`.
-
-    Attributes:
-        values: Variable `(n,)`, NaN where a constant is not set.
-        radii: Variable `(n,)`.
-        measured: List of the places of constants that are to be measured.
-    """
-
-    def __init__(self, optimizer, given, dtype):
-        self._given = given
-        self.measured = [i for i, v in enumerate(given.lipschitz) if v == BOUND]
-        numbers = [math.nan if v == BOUND else v for v in given.lipschitz]
-        self.values = _variable(optimizer, "constants", numbers, dtype)
-        self.radii = _variable(optimizer, "radii", given.radius, dtype)
-        self._warned = False
-
-    def read(self):
-        """The constants as a tensor, infinite where they are not set."""
-        values = ops.convert_to_tensor(self.values)
-        inf = ops.full_like(values, math.inf)
-        return ops.where(ops.isnan(values), inf, values)
-
-    def set(self, constants, radii):
-        """Changes some constants and radii; dicts by place."""
-        for place, value in constants.items():
-            if not value > 0:
-                raise ValueError(
-                    "Lipschitz constants must be positive. Received: "
-                    f"{value} for {self._given.paths[place]}"
-                )
-        values = np.array(ops.convert_to_numpy(self.values))
-        lengths = np.array(ops.convert_to_numpy(self.radii))
-        for place, value in constants.items():
-            values[place] = value
-        for place, value in radii.items():
-            lengths[place] = min(value, self._given.radius[place])
-        self.values.assign(values)
-        self.radii.assign(lengths)
-
-    def warn_of_unset(self, name):
-        """Tells once of weights that stay for want of a constant."""
-        unset = np.isnan(ops.convert_to_numpy(self.values))
-        if self._warned or not unset.any():
-            return
-        self._warned = True
-        paths = [path for path, no in zip(self._given.paths, unset) if no]
-        warnings.warn(
-            f"{name} leaves these weights as they are, for want of their "
-            f"Lipschitz constants: {paths}. Add "
-            "`tf_spectral.callbacks.LipschitzEstimator` to the callbacks of "
-            "`fit`, or give numbers as `lipschitz`.",
-            stacklevel=4,
-        )
-
-
-def step_scales(steps, rate, constants, radii):
-    """What each direction is multiplied by.
-
-    A step has the length `min(radius, rate * ||G||_* / L)` (math 5.8).
-
-    Args:
-        steps: `LayerSteps` of `n` blocks.
-        rate: Scalar, the learning rate.
-        constants: Tensor `(n,)`.
-        radii: Tensor `(n,)`.
-
-    Returns:
-        Tensor `(n,)`, zero where a constant is infinite.
-    """
-    rates = rate / constants
-    lengths = rates * ops.stack(steps.dual_norms)
-    ones = ops.ones_like(lengths)
-    shares = ops.where(lengths > radii, radii / lengths, ones)
-    scales = rates * ops.stack(steps.factors) * shares
-    return ops.where(ops.isfinite(scales), scales, ops.zeros_like(scales))
-
-
-def _variable(optimizer, name, values, dtype):
-    array = np.array(values, dtype)
-    return optimizer.add_variable(
-        array.shape,
-        # Called where the variable is made, maybe out of an open graph.
-        initializer=lambda shape, dtype: ops.convert_to_tensor(array),
-        dtype=dtype,
-        aggregation="only_first_replica",
-        name=name,
-    )
-
-
-class GradientMemory:
-    """Averages of gradients and of their squares, as far as settings ask.
-
-    Args:
-        optimizer: `SpectralDescent`, gives the settings and owns the
-            variables.
-        variables: List of the trainable variables.
-    """
-
-    def __init__(self, optimizer, variables):
-        self._settings = optimizer
-        self._averages, self._squares = {}, {}
-        if optimizer.momentum:
-            self._averages = self._slots("average", variables)
-        if optimizer.preconditioner is not None:
-            self._squares = self._slots("squares", variables)
-
-    def _slots(self, name, variables):
-        return {
-            i: self._settings.add_variable(
-                v.shape,
-                dtype=working_dtype(v.dtype),
-                # Every replica remembers the same: the sum over them.
-                aggregation="only_first_replica",
-                name=f"{name}_{i}",
-            )
-            for i, v in enumerate(variables)
-        }
-
-    def remember(self, gradients):
-        """Takes in new gradients, unless one is not finite.
-
-        Args:
-            gradients: List of tensors, or `None` where a weight has none.
-
-        Returns:
-            Tuple of the list of what to step along, the list of metrics or
-            `None`s, and a boolean scalar: whether gradients, and squares of
-            them that are kept, are finite.
-        """
-        settings = self._settings
-        averages, squares = {}, {}
-        for i, gradient in enumerate(gradients):
-            if gradient is None:
-                continue
-            if self._averages:
-                old = ops.convert_to_tensor(self._averages[i])
-                averages[i] = averaged(old, gradient, settings.momentum)
-            if self._squares:
-                old = ops.convert_to_tensor(self._squares[i])
-                squares[i] = _squares(
-                    old, gradient, settings.preconditioner, settings.rho
-                )
-        finite = all_finite([*gradients, *squares.values()])
-        self._keep(self._averages, averages, finite)
-        self._keep(self._squares, squares, finite)
-        metrics = [
-            metric(squares[i], settings.epsilon) if i in squares else None
-            for i in range(len(gradients))
-        ]
-        blocks = [
-            averages.get(i, g) if a is None else averages.get(i, g) / a
-            for i, (g, a) in enumerate(zip(gradients, metrics))
-        ]
-        return blocks, metrics, finite
-
-    def _keep(self, slots, news, finite):
-        for i, new in news.items():
-            old = ops.convert_to_tensor(slots[i])
-            slots[i].assign(ops.where(finite, new, old))
-
-
-def averaged(old, new, decay):
-    """`decay * old + (1 - decay) * new`, a step of a moving average."""
-    return decay * old + (1 - decay) * new
-
-
-def metric(squares, epsilon):
-    """The weights `A = sqrt(epsilon + sqrt(v))` of the norm `||A * D||`.
-
-    Math 5.8, after Carlson et al., "Preconditioned spectral descent for deep
-    learning", 2015.
-    """
-    return ops.sqrt(epsilon + ops.sqrt(squares))
-
-
-def _squares(old, gradient, preconditioner, rho):
-    new = gradient * gradient
-    return averaged(old, new, rho) if preconditioner == "rms" else old + new

@@ -148,16 +148,28 @@ class SRCD(RiemannianOptimizer):
         if self.built or not variables:
             return
         super().build(variables)
-        kind = DenseMoments if self.selection == "greedy" else LazyMoments
         self._sizes, self._moments, self._seeds = {}, {}, {}
         for place, variable in enumerate(self._trainable_variables):
             if self._on_manifold[place] and variable.shape[0] > 1:
                 sizes = self._round_sizes(variable)
                 self._sizes[place] = sizes
-                self._moments[place] = kind(self, variable)
+                self._moments[place] = self._new_moments(variable)
                 self._seeds[place] = IterationSeed(
                     (self.seed + place) % checks.SEEDS, lambda: self.iterations
                 )
+
+    def _new_moments(self, variable):
+        """Variables for the moments of all pairs of rows, by name."""
+        d, lazy = variable.shape[0], self.selection != "greedy"
+        return {
+            name: self.add_variable(
+                # Flat, for rows of them to be changed in place.
+                (d * d,) if lazy else (d, d),
+                dtype=working_dtype(variable.dtype),
+                name=f"{variable.name}_{name}",
+            )
+            for name in moment_names(self.adaptive, lazy)
+        }
 
     def _round_sizes(self, variable):
         share = 1.0 if self.selection == "all" else self.block_size
@@ -208,7 +220,7 @@ class SRCD(RiemannianOptimizer):
         # All pairs alike: the factor 1/sqrt(2) waits until they are few.
         scale = 1.0 if self.adaptive else 1 / math.sqrt(2)
         if self.adaptive:
-            s = self._moments[place].directions(s / math.sqrt(2), finite)
+            s = self._adapted(place, s / math.sqrt(2), finite)
         rounds, best = best_pairs(s, self._sizes[place])
         return rounds, [scale * entries for entries in best], finite
 
@@ -221,12 +233,38 @@ class SRCD(RiemannianOptimizer):
             rounds = cyclic_pairs(sizes, d, step)
         slopes = [self._slopes(variable, gradient, p) for p in rounds]
         finite = self._can_be_remembered(slopes)
-        moments = self._moments[place]
         directions = [
-            moments.directions(slope, flat_places(p, d), finite)
+            self._adapted_in_part(place, slope, flat_places(p, d), finite)
             for slope, p in zip(slopes, rounds)
         ]
         return rounds, directions, finite
+
+    def _adapted(self, place, derivatives, finite):
+        """Directions of all pairs; moments change if all is finite."""
+        slots = self._moments[place]
+        old = {name: ops.convert_to_tensor(v) for name, v in slots.items()}
+        new, directions = self._updated(old, derivatives)
+        for name, slot in slots.items():
+            self.assign(slot, ops.where(finite, new[name], old[name]))
+        return directions
+
+    def _adapted_in_part(self, place, derivatives, places, finite):
+        """Directions of some pairs, by their places in a flat array."""
+        slots = self._moments[place]
+        if not slots:
+            return derivatives
+        old = {name: self.gather_rows(v, places) for name, v in slots.items()}
+        new, directions = self._updated(old, derivatives)
+        for name, slot in slots.items():
+            kept = ops.where(finite, new[name], old[name])
+            self.assign_rows(slot, places, kept)
+        return directions
+
+    def _updated(self, old, derivatives):
+        count = ops.cast(self.iterations + 1, derivatives.dtype)
+        return updated_moments(
+            old, derivatives, count, self.beta_1, self.beta_2, self.epsilon
+        )
 
     def _can_be_remembered(self, derivatives):
         """Whether they are finite, and their squares where those are kept."""
@@ -326,116 +364,46 @@ class SRCD(RiemannianOptimizer):
 # infinite, and so would `epsilon`.
 
 
-class DenseMoments:
-    """Moments of all pairs, updated in every step.
+def moment_names(adaptive, lazy):
+    """Names of the moments of each pair.
 
     Args:
-        optimizer: `SRCD`, gives the settings and owns the variables.
-        variable: The variable `(d, d)` that is to be turned.
+        adaptive: One of `ADAPTIVE`.
+        lazy: Boolean, whether pairs are updated only when it is their turn.
+            Those of `"adam"` then count their visits.
+
+    Returns:
+        Tuple of strings.
     """
-
-    def __init__(self, optimizer, variable):
-        self._settings = optimizer
-        names = _names(optimizer.adaptive)
-        self._slots = {
-            name: optimizer.add_variable(
-                variable.shape,
-                dtype=working_dtype(variable.dtype),
-                name=f"{variable.name}_{name}",
-            )
-            for name in names
-        }
-
-    def directions(self, derivatives, finite):
-        """What takes the place of the partial derivatives.
-
-        Args:
-            derivatives: Skew tensor `(d, d)`.
-            finite: Boolean scalar; if false, no moment changes.
-
-        Returns:
-            Skew tensor `(d, d)`.
-        """
-        settings = self._settings
-        if settings.adaptive is None:
-            return derivatives
-        old = {
-            name: ops.convert_to_tensor(v) for name, v in self._slots.items()
-        }
-        count = ops.cast(settings.iterations + 1, derivatives.dtype)
-        new, result = _updated(settings, old, derivatives, count)
-        for name, slot in self._slots.items():
-            kept = ops.where(finite, new[name], old[name])
-            settings.assign(slot, kept)
-        return result
+    names = {None: (), "rmsprop": ("v",), "adam": ("m", "v")}[adaptive]
+    return (*names, "visits") if lazy and adaptive == "adam" else names
 
 
-class LazyMoments:
-    """Moments of pairs, each updated when it is its turn.
+def updated_moments(old, derivatives, count, beta_1, beta_2, epsilon):
+    """New moments, and what takes the place of the partial derivatives.
 
     Args:
-        optimizer: `SRCD`, gives the settings and owns the variables.
-        variable: The variable `(d, d)` that is to be turned.
+        old: Dict of tensors shaped as `derivatives`: `"v"`, the mean squares;
+            for Adam also `"m"`, the means, and perhaps `"visits"`.
+        derivatives: Tensor.
+        count: Scalar tensor, the number of this update, for Adam; each pair
+            has its own where `old` has visits.
+        beta_1: Float, decay of the means.
+        beta_2: Float, decay of the mean squares.
+        epsilon: Float, added to the root mean squares.
+
+    Returns:
+        Tuple of a dict with the keys of `old`, and a tensor.
     """
-
-    def __init__(self, optimizer, variable):
-        self._settings = optimizer
-        names = _names(optimizer.adaptive)
-        if optimizer.adaptive == "adam":
-            names = (*names, "visits")
-        d = variable.shape[0]
-        # Flat, for rows of them to be changed in place.
-        self._slots = {
-            name: optimizer.add_variable(
-                (d * d,),
-                dtype=working_dtype(variable.dtype),
-                name=f"{variable.name}_{name}",
-            )
-            for name in names
-        }
-
-    def directions(self, derivatives, places, finite):
-        """What takes the place of some partial derivatives.
-
-        Args:
-            derivatives: Tensor `(k,)`.
-            places: Integer tensor `(k,)`, their places in a flat `(d * d,)`.
-            finite: Boolean scalar; if false, no moment changes.
-
-        Returns:
-            Tensor `(k,)`.
-        """
-        settings = self._settings
-        if settings.adaptive is None:
-            return derivatives
-        old = {
-            name: settings.gather_rows(slot, places)
-            for name, slot in self._slots.items()
-        }
-        count = old["visits"] + 1 if "visits" in old else None
-        new, result = _updated(settings, old, derivatives, count)
-        if count is not None:
-            new["visits"] = count
-        for name, slot in self._slots.items():
-            kept = ops.where(finite, new[name], old[name])
-            settings.assign_rows(slot, places, kept)
-        return result
-
-
-def _names(adaptive):
-    return {None: (), "rmsprop": ("v",), "adam": ("m", "v")}[adaptive]
-
-
-def _updated(settings, old, derivatives, count):
-    """New moments, and the directions they give."""
-    decay = settings.beta_2
-    v = decay * old["v"] + (1 - decay) * derivatives * derivatives
-    if settings.adaptive == "rmsprop":
-        return {"v": v}, derivatives / (ops.sqrt(v) + settings.epsilon)
-    m = settings.beta_1 * old["m"] + (1 - settings.beta_1) * derivatives
-    mean = m / (1 - settings.beta_1**count)
-    root = ops.sqrt(v / (1 - decay**count))
-    return {"m": m, "v": v}, mean / (root + settings.epsilon)
+    new = {"v": beta_2 * old["v"] + (1 - beta_2) * derivatives * derivatives}
+    if "m" not in old:
+        return new, derivatives / (ops.sqrt(new["v"]) + epsilon)
+    if "visits" in old:
+        count = new["visits"] = old["visits"] + 1
+    new["m"] = beta_1 * old["m"] + (1 - beta_1) * derivatives
+    mean = new["m"] / (1 - beta_1**count)
+    root = ops.sqrt(new["v"] / (1 - beta_2**count))
+    return new, mean / (root + epsilon)
 
 
 # A step takes `k` of the `D = d (d - 1) / 2` pairs of rows. Disjoint pairs are

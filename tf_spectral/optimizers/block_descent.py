@@ -1,0 +1,255 @@
+"""Descent in blocks: one algorithm, several providers of curvature."""
+
+import random
+from typing import NamedTuple
+
+from keras import ops
+
+from tf_spectral import checks
+from tf_spectral.backend.precision import working_dtype
+from tf_spectral.linalg.norms import duality_map
+from tf_spectral.optimizers.base import IterationSeed
+from tf_spectral.optimizers.base import JointOptimizer
+from tf_spectral.optimizers.base import all_finite
+from tf_spectral.optimizers.base import warn_of_skipped_steps
+from tf_spectral.optimizers.block_steps import POLAR_ACCURACIES
+from tf_spectral.optimizers.block_steps import SELECTIONS
+from tf_spectral.optimizers.block_steps import block_steps
+from tf_spectral.optimizers.block_steps import chosen_blocks
+from tf_spectral.optimizers.block_steps import step_scales
+
+
+class Slot(NamedTuple):
+    """A variable that an optimizer keeps for a provider of curvature.
+
+    Attributes:
+        shape: Tuple.
+        dtype: String.
+        initial: Array of that shape, or `None` for zeros.
+    """
+
+    shape: tuple
+    dtype: str
+    initial: object = None
+
+
+class Measured(NamedTuple):
+    """What a provider of curvature knows at the begin of a step.
+
+    Attributes:
+        curvature: Tensor `(n,)`, what the step of each block is divided by.
+        longest: Tensor `(n,)`, the longest step of each block, or `None`.
+        kept: What the provider's `after` is to get.
+    """
+
+    curvature: object
+    longest: object = None
+    kept: object = None
+
+
+class Curvature:
+    """How much a loss bends in each of `n` blocks.
+
+    A provider holds no variables: the optimizer owns those that `slots` asks
+    for, and passes their values in and out.
+    """
+
+    def slots(self):
+        """Dict of `Slot`s by name."""
+        return {}
+
+    def measure(self, values, gradients, weights, step):
+        """The curvature before a step.
+
+        Args:
+            values: Dict of tensors, the values of the slots.
+            gradients: List of tensors, or `None` where a block has none.
+            weights: List of the variables.
+            step: Integer scalar tensor, the number of the step.
+
+        Returns:
+            `Measured`.
+        """
+        raise NotImplementedError
+
+    def after(self, kept, lengths, moved):
+        """New values of slots after a step.
+
+        Args:
+            kept: What `measure` asked to be kept.
+            lengths: Tensor `(n,)`, how far each block moves at most, zero for
+                those that stay.
+            moved: Boolean tensor `(n,)`.
+
+        Returns:
+            Dict of tensors, with the slots that change.
+        """
+        return {}
+
+    def anew(self, weights):
+        """New values of slots once weights were set from outside."""
+        return {}
+
+
+class BlockDescent(JointOptimizer):
+    """Base of `DSGD` and `SpectralDescent`.
+
+    A step measures each block's gradient in the dual norm, chooses, and moves
+    what is chosen by the duality map over the block's curvature. A subclass
+    says where curvatures come from, by `make_curvature(variables)`.
+
+    Args:
+        learning_rate: Float, schedule or callable.
+        norm: `1`, `2` or `"inf"`.
+        selection: `"greedy"`, `"all"`, `"random"` or `"cyclic"`.
+        polar_accuracy: `"standard"`, `"fast"` or `"exact"`.
+        seed: Integer for `"random"`, or `None` for a random one.
+        **kwargs: Those of every Keras optimizer.
+    """
+
+    def __init__(
+        self, learning_rate, norm, selection, polar_accuracy, seed, **kwargs
+    ):
+        kwargs = checks.optimizer_options(kwargs)
+        norm = checks.norm("norm", norm)
+        selection = checks.choice("selection", selection, SELECTIONS)
+        if selection == "greedy" and kwargs.get("clipnorm"):
+            raise ValueError(
+                "`clipnorm` gives all gradients the same norm, and greedy "
+                "selection compares them. Expected clipnorm=None or another "
+                "`selection`, or `global_clipnorm`, Received: "
+                f"clipnorm={kwargs['clipnorm']}"
+            )
+        polar_accuracy = checks.choice(
+            "polar_accuracy", polar_accuracy, POLAR_ACCURACIES
+        )
+        seed = checks.seed("seed", seed)
+        super().__init__(learning_rate, **kwargs)
+        self.norm = norm
+        self.selection = selection
+        self.polar_accuracy = polar_accuracy
+        self.seed = random.randrange(checks.SEEDS) if seed is None else seed
+
+    def make_curvature(self, variables):
+        """The provider for these variables; raises if it does not fit them."""
+        raise NotImplementedError
+
+    def build(self, variables):
+        # Keras' reader of `.h5` files first builds without any.
+        if self.built or not variables:
+            return
+        dtypes = {working_dtype(v.dtype) for v in variables}
+        self._dtype = "float64" if dtypes == {"float64"} else "float32"
+        self._curvature = self.make_curvature(variables)
+        super().build(variables)
+        slots = self._curvature.slots()
+        self._values = {name: self._add(name, *s) for name, s in slots.items()}
+        self._scales = self._add("scales", (len(variables),), self._dtype)
+        self.skipped_steps = self._add("skipped_steps", (), "int32")
+        self._seed = IterationSeed(self.seed, lambda: self.iterations)
+
+    def _add(self, name, shape, dtype, initial=None):
+        def value(shape, dtype):
+            # Called where the variable is made, maybe out of an open graph.
+            return ops.convert_to_tensor(initial, dtype)
+
+        return self.add_variable(
+            shape,
+            initializer="zeros" if initial is None else value,
+            dtype=dtype,
+            # Every replica knows the same: what the sum over them gives.
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    def joint_step(self, gradients, variables, learning_rate):
+        places = [self._get_variable_index(v) for v in variables]
+        blocks = [None] * len(self._trainable_variables)
+        for place, gradient in zip(places, gradients):
+            # Slices of an embedding that became one tensor forgot its shape.
+            shape = self._trainable_variables[place].shape
+            gradient = ops.reshape(gradient, shape)
+            # In half precision a polar factor would be longer than one, and
+            # a step as long as its certificate may be no number.
+            blocks[place] = ops.cast(gradient, working_dtype(gradient.dtype))
+        blocks, metrics, finite = self.remember(blocks)
+        measured = self._curvature.measure(
+            {
+                name: ops.convert_to_tensor(v)
+                for name, v in self._values.items()
+            },
+            blocks,
+            self._trainable_variables,
+            self.iterations,
+        )
+        choose = chosen_blocks(
+            self.selection, len(blocks), self.iterations, self._seed
+        )
+        steps = block_steps(
+            blocks, measured.curvature, self.norm, choose, self.polar_accuracy
+        )
+        rate = ops.cast(learning_rate, self._dtype)
+        scales, lengths = step_scales(
+            steps, rate, measured.curvature, measured.longest
+        )
+        moved = ops.logical_and(steps.chosen, finite)
+        zeros = ops.zeros_like(scales)
+        self._scales.assign(ops.where(moved, scales, zeros))
+        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
+        lengths = ops.where(moved, lengths, zeros)
+        self._keep(self._curvature.after(measured.kept, lengths, moved))
+        self.note(steps.dual_norms, measured.curvature, moved)
+        return [
+            steps.directions[i]
+            if metrics[i] is None
+            else steps.directions[i] / metrics[i]
+            for i in places
+        ]
+
+    def remember(self, blocks):
+        """What to step along, by what is known of earlier gradients.
+
+        Args:
+            blocks: List of gradients, or `None` where a block has none.
+
+        Returns:
+            Tuple of a list of the same kind; a list of the weights `A` of the
+            norms `||A * step||` in which steps are measured, or `None`s; and a
+            boolean scalar, whether anything is to move.
+        """
+        return blocks, [None] * len(blocks), all_finite(blocks)
+
+    def note(self, dual_norms, curvature, moved):
+        """Takes down what a step was like; tensors `(n,)`."""
+
+    def _keep(self, values):
+        for name, value in values.items():
+            self._values[name].assign(value)
+
+    def update_step(self, gradient, variable, learning_rate):
+        # The scale knows the learning rate.
+        place = self._get_variable_index(variable)
+        scale = ops.convert_to_tensor(self._scales)[place]
+
+        def update():
+            step = (
+                gradient if self.norm == 2 else duality_map(gradient, self.norm)
+            )
+            return ops.cast(scale, step.dtype) * step
+
+        self.assign_sub_if(ops.not_equal(scale, 0), variable, update)
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        warn_of_skipped_steps(self)
+        if self.use_ema:
+            # The averages are the weights now.
+            self._keep(self._curvature.anew(self._trainable_variables))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "selection": self.selection,
+            "polar_accuracy": self.polar_accuracy,
+            "seed": self.seed,
+        }
