@@ -23,6 +23,7 @@ from tf_spectral.optimizers import SRCD
 from tf_spectral.optimizers import SRGD
 from tf_spectral.optimizers import SpectralDescent
 
+SLOW = pytest.mark.slow
 TOKENS, LENGTH, FEATURES = 9, 4, 5
 # One of each class, and of DSGD one for each way through its step.
 CONTENDERS = [
@@ -213,7 +214,7 @@ def trains(make, name, options):
 QUICK = {
     one_layer: True,
     frozen_backbone: False,
-    shared_embedding: True,
+    shared_embedding: False,
     sub_models_and_shared_layers: False,
     convolutional: False,
     odd_shapes: False,
@@ -246,10 +247,11 @@ def test_dsgd_trains_each_kind_of_model_under_xla(make):
     learns(make, OPTIMIZERS["dsgd_2"], lambda _: DSGD(), True)
 
 
+@pytest.mark.parametrize("xla", [False, pytest.param(True, marks=SLOW)])
 @pytest.mark.parametrize("name", ["srgd", "srcd_best", "spectral_cyclic"])
-def test_every_class_trains_under_xla(name):
+def test_every_class_trains_on_slices(name, xla):
     """Shared embeddings, whose gradients are slices, and a square kernel."""
-    learns(shared_embedding, OPTIMIZERS[name], OPTIMIZERS[name].make, True)
+    learns(shared_embedding, OPTIMIZERS[name], OPTIMIZERS[name].make, xla)
 
 
 def test_dsgd_says_that_it_guesses_and_only_then():

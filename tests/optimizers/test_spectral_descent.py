@@ -13,7 +13,6 @@ from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.optimizers.stepping import stepper
 from tf_spectral.optimizers import SpectralDescent
-from tf_spectral.optimizers.weight_values import values_by_weight
 
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 # On JAX and PyTorch, as in use, in float32.
@@ -303,24 +302,6 @@ def test_greedy_trains_in_a_compiled_step():
     )
     losses = model.fit(x, y, batch_size=40, epochs=5, verbose=0)
     assert np.all(np.diff(losses.history["loss"]) < 0)
-
-
-NAMES = ("net/rnn/cell/kernel", "net/rnn/cell/bias", "net/out/kernel")
-
-
-def test_the_longer_name_wins():
-    given = {"kernel": 1.0, "out/kernel": 2.0, "default": 3.0}
-    assert values_by_weight("x", given, NAMES) == [1.0, 3.0, 2.0]
-    # After loading, paths are shorter.
-    given = {"net/rnn/cell/kernel": 1.0, "net/out/kernel": 2.0, "bias": 3.0}
-    short = ("cell/kernel", "cell/bias", "out/kernel")
-    assert values_by_weight("x", given, short) == [1.0, 3.0, 2.0]
-    given = {"a/kernel": 1.0, "b/kernel": 2.0}
-    with pytest.raises(ValueError, match="several"):
-        values_by_weight("x", given, ("kernel",))
-    # A part of a word is no name.
-    with pytest.raises(ValueError, match="does not exist"):
-        values_by_weight("x", {"ernel": 1.0, "default": 1.0}, NAMES)
 
 
 @pytest.mark.parametrize(
