@@ -2,6 +2,7 @@
 
 import keras
 
+from tf_spectral.backend.keras_internals import layers_within
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralRNN
@@ -85,5 +86,5 @@ def count_weights(model):
 
 def count_idle(layer):
     """How many entries of reflectors stand before where theirs begin."""
-    parts = [x for x in layer._flatten_layers() if isinstance(x, SVD)]
+    parts = [x for x in layers_within(layer) if isinstance(x, SVD)]
     return sum(m * (m - 1) // 2 for x in parts for m in x.reflectors)
