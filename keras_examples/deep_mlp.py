@@ -4,7 +4,7 @@
     python keras_examples/deep_mlp.py --data mnist --layers 100
 
 Figure 5 of Zhang et al. (2018): a plain MLP, a residual network with blocks of
-two layers, and both with `SpectralDense` in the place of `Dense`, 30 to 100
+two layers, and both with `SpectralDense` instead of `Dense`, 30 to 100
 layers of 128. Singular values stay near `--sigma-center`, and in the second
 layer of a residual branch near 0, so that each block starts as the identity:
 within `--sigma-radius` of it, or drawn to it by `--sigma-penalty`.
@@ -46,7 +46,7 @@ def parse_arguments():
     add("--reflector-scale", type=float, default=0.1)
     add("--sigma-center", type=float, default=1.06)
     add("--sigma-radius", type=float, default=0.1)
-    add("--sigma-penalty", type=float, help="in the place of bounds")
+    add("--sigma-penalty", type=float, help="instead of bounds")
     add("--slope", type=float, default=0.2, help="of the leaky ReLU")
     add("--batch", type=int)
     add("--epochs", type=int)

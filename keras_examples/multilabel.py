@@ -43,7 +43,7 @@ def parse_arguments():
     add("--reflector-scale", type=float, default=0.1)
     add("--sigma-center", type=float, default=1.06)
     add("--sigma-radius", type=float, default=0.1)
-    add("--sigma-penalty", type=float, help="in the place of bounds")
+    add("--sigma-penalty", type=float, help="instead of bounds")
     add("--slope", type=float, default=0.2, help="of the leaky ReLU")
     add("--batch", type=int, default=128)
     add("--epochs", type=int, default=40)
@@ -114,7 +114,7 @@ def run(layers, kind, seed, args):
 
 
 def table(rows, args):
-    """Means (and deviations) over seeds of each network and depth."""
+    """Means (and standard deviations) over seeds of each network and depth."""
     lines = ["| layers | network | P@1 | P@3 | P@5 |", "|---" * 5 + "|"]
     curves = {}
     for layers in args.layers:

@@ -13,9 +13,9 @@ error, and of epochs that err alike at the smallest validation loss; the mean
 over seeds. Of several numbers of epochs, learning rates and standard
 deviations of the noise that training adds to the values, one triple is chosen
 for each set and cell: that of the smallest mean validation error, and of equal
-ones of the
-smallest mean validation loss. What is finished is kept in `runs.csv`; a stopped
-run goes on from there, and one with other choices is added.
+ones that of the smallest mean validation loss. What is finished is kept in
+`runs.csv`; a stopped run goes on from there, and one with other choices is
+added.
 """
 
 import math

@@ -18,7 +18,7 @@ def dense(kind, args, activation=None, sigma_center=None):
     center = args.sigma_center if sigma_center is None else sigma_center
     options = {"sigma_radius": args.sigma_radius}
     if args.sigma_penalty:
-        # Drawn to the center in the place of bounds around it.
+        # Drawn to the center instead of bounded around it.
         penalty = SingularValues(args.sigma_penalty, center=center)
         options = {"sigma_mode": "free", "sigma_regularizer": penalty}
     return SpectralDense(

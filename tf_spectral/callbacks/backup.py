@@ -15,7 +15,7 @@ from tf_spectral import files
 from tf_spectral.backend.keras_internals import start_at
 
 NAME = re.compile(r"epoch-(\d+)\.npz")
-# What a damaged disk makes of a file; a kill leaves none.
+# What reading a damaged file raises. A killed process leaves no such file.
 DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 DAMAGE += (zlib.error,)
 
@@ -108,11 +108,12 @@ class Backup(callbacks.Callback):
         start_at(self.model, self.restore(self.model) or None)
 
     def on_epoch_begin(self, epoch, logs=None):
-        # A second `fit` without backup shall not begin there.
+        # A later `fit` without this callback starts at its own epoch.
         start_at(self.model, None)
 
     def on_epoch_end(self, epoch, logs=None):
-        # Not when training ends: Keras has put averages into the weights then.
+        # Not in `on_train_end`: by then Keras has overwritten the weights by
+        # their averages.
         is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         if is_last or (epoch + 1) % self.every == 0:
             variables = _variables_of(self.model)

@@ -143,7 +143,7 @@ def _shape_of_states(model, layer, x):
 
 
 def _states(model):
-    """The variables that stateful layers of the model keep their states in."""
+    """The state variables of the stateful layers of the model."""
     return [
         variable
         for layer in layers_within(model, include_self=False)
@@ -154,7 +154,7 @@ def _states(model):
 
 @contextlib.contextmanager
 def _kept_states(model):
-    """Puts back what a run of the model changes: states, and metrics."""
+    """Restores what a run of the model changes: states and metrics."""
     # On the CPU: some backends write into the tensors of variables.
     before = {
         id(v): np.array(ops.convert_to_numpy(v))
@@ -164,22 +164,23 @@ def _kept_states(model):
         yield
     finally:
         for v in _states(model) + model.metrics_variables:
-            # What the run made starts at zero.
+            # Variables that the run has created start at zero.
             v.assign(before.get(id(v), ops.zeros(v.shape, v.dtype)))
 
 
 @contextlib.contextmanager
 def _replaced_loop(model, layer, loop):
-    """Puts `loop` in the place of the layer's pass through time, once.
+    """Replaces the layer's pass through time by `loop`, for one run.
 
-    The model runs as a whole and Keras prepares the cell as ever, so that
-    nothing about models and layers has to be known here.
+    Keras still runs the whole model and prepares the cell, so this works for
+    any model and any layer.
     """
     masks = []
 
     def inner_loop(sequences, initial_state, mask, training=False):
         masks.append(mask)
-        # PyTorch: the layer then writes into its states, before the gradient.
+        # On PyTorch a stateful layer overwrites its states before the
+        # gradient is taken.
         initial_state = keras.tree.map_structure(ops.copy, initial_state)
         return loop(sequences, initial_state, mask, training=training)
 

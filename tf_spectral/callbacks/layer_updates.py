@@ -20,7 +20,8 @@ class LayerUpdateCounter(EpochMonitor):
     - `updates/<name>`, how often the weight was moved since the last
       measurement,
     - `local_gradient_norm`, the largest quotient `||gradient||_* / p` of the
-      last step: half its square is what that step was sure to gain,
+      last step, which lowers the loss by at least half its square where the
+      step is certified,
     - `skipped_steps`, how many steps so far met NaN or Inf.
 
     `<name>` is the layer and the weight, as in `dense/kernel`, with the names

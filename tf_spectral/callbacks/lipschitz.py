@@ -19,7 +19,7 @@ from tf_spectral.callbacks.networks import softmax_network
 from tf_spectral.optimizers.block_steps import block_steps
 from tf_spectral.optimizers.spectral_descent import SpectralDescent
 
-# What rounding of a loss hides, in float32 and in half precision.
+# Relative changes of a loss that rounding hides: float32, half precision.
 _RESOLUTION, _HALF_RESOLUTION = 1e-6, 1e-2
 _FALL = 2.0**-0.25
 _MAX_DOUBLINGS = 40

@@ -59,8 +59,8 @@ def multilabel(
             random, at least 0 and below 1. With 0 the validation arrays are
             empty. Defaults to `0.0`.
         seed: Non-negative integer, for the splits. Defaults to `0`.
-        split: Column of the split files, from 0, a non-negative integer. The
-            other formats have no use for it. Defaults to `0`.
+        split: Column of the split files, from 0, a non-negative integer.
+            Ignored for the other formats. Defaults to `0`.
 
     Returns:
         Three pairs `(x_train, y_train), (x_val, y_val), (x_test, y_test)` of

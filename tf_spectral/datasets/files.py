@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from tf_spectral import checks
 
 VARIABLE = "TF_SPECTRAL_DATA"
-# Of all arrays that are made at a time.
+# Arrays that exist at the same time take no more.
 MOST_BYTES = 2**34
 # What zipfile and NumPy raise where a file is damaged, locked or not theirs.
 DAMAGE = (
@@ -117,7 +117,7 @@ def check_name(name):
 
 
 def is_file(path):
-    """Whether there is such a file; no path is too long to be asked for.
+    """Whether a file exists; one whose path is too long does not.
 
     Args:
         path: A `pathlib.Path`.
@@ -267,8 +267,8 @@ def check_room(what, *shapes):
 class ArrayFile:
     """The arrays of a file of `numpy.savez`, read one by one.
 
-    Nothing is taken for granted: no more memory is used than the file itself
-    accounts for, whatever its headers say, and nothing in it is run.
+    The file may be damaged or hostile: whatever its headers say, no more
+    memory is used than the file itself accounts for, and no code in it runs.
 
     Args:
         path: A `pathlib.Path`.

@@ -33,8 +33,8 @@ def load_images(name, data_dir=None, names=NAMES):
     Args:
         name: One of `names`.
         data_dir: A folder of TensorFlow Datasets, the one that holds the
-            folder `<name>/<version>`. `"digits"` has no use for it. Defaults
-            to `None`.
+            folder `<name>/<version>`. Ignored for `"digits"`. Defaults to
+            `None`.
         names: Tuple of the names that the caller can deal with. Defaults to
             `NAMES`, the grey ones.
 
@@ -160,8 +160,8 @@ def images(
             from TensorFlow Datasets. Defaults to `"digits"`.
         flatten: Whether an image is a vector of its pixels, row by row, each
             pixel with its colours. Defaults to `True`.
-        one_hot: Whether a label is an indicator vector in the place of a
-            number. Defaults to `False`.
+        one_hot: Whether labels are one-hot rows rather than class ids.
+            Defaults to `False`.
         validation_split: Share of the training images that is set apart, at
             least 0 and below 1. With 0 the validation arrays are empty.
             Defaults to `1/6`.
@@ -264,7 +264,7 @@ def pixel_images(
             folder `tensorflow_datasets` in the folder that the environment
             variable `TF_SPECTRAL_DATA` names, if the set is there, and
             else TensorFlow Datasets' own folder, with a download if need be.
-            `"digits"` has no use for it. Defaults to `None`.
+            Ignored for `"digits"`. Defaults to `None`.
         pixels_per_step: Number of successive pixels that a step shows, a
             divisor of the number of pixels: 2 makes MNIST sequences of 392
             steps, 28 shows a row at a time. Defaults to `1`.

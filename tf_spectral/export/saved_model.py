@@ -252,11 +252,11 @@ def _write(archive, path, version):
 
 @contextlib.contextmanager
 def frozen_matrices(model):
-    """Within it every `SVD` of the model reads off what it else computes.
+    """Within it, every `SVD` of the model returns stored matrices.
 
-    Whatever is traced inside has no reflectors in its graph: the matrix, or
-    the terms of `diagonal_plus_low_rank`, where that form was cheaper, are
-    variables that hold the values of now.
+    What is traced inside has no reflectors in its graph: the matrix, or the
+    terms of `diagonal_plus_low_rank` where that form is cheaper, are
+    variables with the present values.
 
     Args:
         model: Built Keras model.
@@ -270,7 +270,7 @@ def frozen_matrices(model):
 
 @contextlib.contextmanager
 def _frozen(svd):
-    # What nobody reads is not saved either.
+    # A variable that no signature reads is not saved.
     matrix = _constant(svd.matrix())
     terms = _constant(*svd.diagonal_plus_low_rank())
     svd.matrix, svd.diagonal_plus_low_rank = matrix, terms

@@ -11,9 +11,9 @@ import time
 from tf_spectral import checks
 from tf_spectral import files
 
-# Hidden: no version for TensorFlow Serving, and nothing foreign for us.
+# Hidden: TensorFlow Serving takes it for no version, and we for no other file.
 BESIDE = ".export-"
-# An export takes minutes. What is older than this was killed.
+# Seconds. An export takes minutes: one that is older was killed.
 STALE = 24 * 3600
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
