@@ -212,7 +212,7 @@ def test_masks_are_refused_and_leave_the_cell_clean():
     model = keras.Sequential([layers.Masking(), rnn])
     with pytest.raises(ValueError, match="must not get a mask"):
         gradient_norms_over_time(model, X, np.ones((2, 3)), loss="mse")
-    assert rnn.cell._advance is None and "inner_loop" not in vars(rnn)
+    assert not rnn.cell._is_formed() and "inner_loop" not in vars(rnn)
 
 
 def test_stacked_cells_are_refused():
