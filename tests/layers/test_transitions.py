@@ -20,7 +20,7 @@ def normal(*shape, seed=0):
 @pytest.mark.parametrize("units", (2, 7, 64, 128, 500))
 @pytest.mark.parametrize("rows", (1, 10, 128, 10**6))
 def test_low_rank_only_where_it_costs_less(units, rows):
-    """Forward flops of math.md 2.7; both pay for P and R."""
+    """Forward flops of math.md 2.7; both pay for P and Q."""
     for rank in range(1, 2 * units + 1):
         low_rank = 4 * units * rank * rows
         dense = 2 * units**2 * rank + 2 * units**2 * rows
@@ -51,8 +51,8 @@ def low_rank(units, rank, dtype="float64"):
 
 
 def matrix_of(transition):
-    sigma, p, r = (ops.convert_to_numpy(t) for t in transition)
-    return np.diag(sigma) - p @ r.T
+    sigma, p, q = (ops.convert_to_numpy(t) for t in transition)
+    return np.diag(sigma) - p @ q.T
 
 
 @pytest.mark.parametrize("units,rank", [(1, 1), (5, 1), (5, 2), (4, 8), (3, 0)])
@@ -74,8 +74,8 @@ def test_sums_over_chunks_are_the_gradients(units, rank):
     dense = Dense(ops.convert_to_tensor(matrix_of(low)))
     h, delta = normal(4, units, seed=3), normal(4, units, seed=4)
     by_matrix = h.T @ delta
-    p, r = (ops.convert_to_numpy(t) for t in low[1:])
-    by_low_rank = np.diag(by_matrix), -by_matrix @ r, -by_matrix.T @ p
+    p, q = (ops.convert_to_numpy(t) for t in low[1:])
+    by_low_rank = np.diag(by_matrix), -by_matrix @ q, -by_matrix.T @ p
     for form, expected in ((dense, (by_matrix,)), (low, by_low_rank)):
         sums = form.zeros()
         for half in (slice(0, 1), slice(1, 4)):

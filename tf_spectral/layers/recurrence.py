@@ -270,23 +270,23 @@ class Dense(NamedTuple):
 
 
 class DiagonalPlusLowRank(NamedTuple):
-    """The transition `h -> h (diag(sigma) - p r^T)`.
+    """The transition `h -> h (diag(sigma) - p q^T)`.
 
-    `sigma` has shape `(n,)`, `p` and `r` have shape `(n, rank)`.
+    `sigma` has shape `(n,)`, `p` and `q` have shape `(n, rank)`.
     """
 
     sigma: Any
     p: Any
-    r: Any
+    q: Any
 
     def forward(self):
-        return self._times(self.p, ops.transpose(self.r))
+        return self._times(self.p, ops.transpose(self.q))
 
     def forward_with(self, kernel):
         """The function `(h, x) -> x kernel + h R`."""
         sigma, p = self.sigma, self.p
         # One product for both terms: the fewer passes over rows, the better.
-        out_of = ops.concatenate([-ops.transpose(self.r), kernel], axis=0)
+        out_of = ops.concatenate([-ops.transpose(self.q), kernel], axis=0)
 
         def advance(h, x):
             return h * sigma + ops.concatenate([h @ p, x], axis=1) @ out_of
@@ -294,7 +294,7 @@ class DiagonalPlusLowRank(NamedTuple):
         return advance
 
     def backward(self):
-        return self._times(self.r, ops.transpose(self.p))
+        return self._times(self.q, ops.transpose(self.p))
 
     def _times(self, into, out_of):
         sigma = self.sigma
@@ -315,27 +315,27 @@ class DiagonalPlusLowRank(NamedTuple):
     def accumulate(self, sums, h, delta):
         if not self._thin:
             return (sums[0] + outer(h, delta),)
-        sigma, p, r = sums
+        sigma, p, q = sums
         return (
             sigma + ops.cast(ops.sum(h * delta, axis=0), sigma.dtype),
-            p - outer(h, delta @ self.r),
-            r - outer(delta, h @ self.p),
+            p - outer(h, delta @ self.q),
+            q - outer(delta, h @ self.p),
         )
 
     def gradients(self, sums):
         if self._thin:
             return sums
         (total,) = sums
-        p, r = (ops.cast(t, total.dtype) for t in (self.p, self.r))
+        p, q = (ops.cast(t, total.dtype) for t in (self.p, self.q))
         return (
             ops.diagonal(total),
-            -(total @ r),
+            -(total @ q),
             -(ops.transpose(total) @ p),
         )
 
 
 def low_rank_pays(units, rank, rows=None):
-    """Whether `diag(sigma) - P R^T` costs less than forming the matrix.
+    """Whether `diag(sigma) - P Q^T` costs less than forming the matrix.
 
     Args:
         units: Integer `n`, the size of the matrix.

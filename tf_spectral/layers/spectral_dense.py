@@ -66,7 +66,7 @@ class SpectralDense(SpectralKernel):
             `None`.
         bias_constraint: Keras constraint of b. Defaults to `None`.
         form: `"dense"` to form K and multiply by it, `"low_rank"` to multiply
-            by the equal `diag(sigma) - P R^T` of rank `m_u + m_v`, `"auto"`
+            by the equal `diag(sigma) - P Q^T` of rank `m_u + m_v`, `"auto"`
             for the one that takes fewer operations for this batch. Defaults
             to `"auto"`.
         **kwargs: Arguments of `keras.layers.Layer`. The arguments of `Dense`

@@ -159,15 +159,15 @@ class SVD(layers.Layer):
         return spectral_matrix(self.u_vectors(), self.sigma(), self.v_vectors())
 
     def diagonal_plus_low_rank(self):
-        """Tensors `(sigma, P, R)` with `matrix = diag(sigma) - P R^T`.
+        """Tensors `(sigma, P, Q)` with `matrix = diag(sigma) - P Q^T`.
 
         `sigma` has shape `(min(n_in, n_out),)` and is padded by zeros to the
-        shape of the matrix; `P` is `(n_in, m_v + m_u)` and `R`
+        shape of the matrix; `P` is `(n_in, m_v + m_u)` and `Q`
         `(n_out, m_v + m_u)`.
         """
         sigma = self.sigma()
-        p, r = diagonal_plus_low_rank(self.u_vectors(), sigma, self.v_vectors())
-        return sigma, p, r
+        p, q = diagonal_plus_low_rank(self.u_vectors(), sigma, self.v_vectors())
+        return sigma, p, q
 
     def singular_values(self):
         """The singular values of the matrix, in no order."""
