@@ -395,7 +395,7 @@ CASES = {
         "u_vectors", "v_vectors", sigma=ONES
     ),
     "linalg.spectral.times_diagonal_plus_low_rank": matrices(
-        "x", "p", "r", sigma=ONES
+        "x", "p", "q", sigma=ONES
     ),
     "linalg.spectral.solve_spectral": matrices(
         "y", "u_vectors", "v_vectors", sigma=ONES

@@ -242,42 +242,6 @@ def test_half_precision_keeps_a_matrix_of_float32(dtype):
     assert exact_error(layer) < 1e-5
 
 
-# To and from SimpleRNN
-
-
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_from_stock_and_back(use_bias):
-    simple = keras.layers.SimpleRNN(
-        UNITS, use_bias=use_bias, go_backwards=True, name="simple"
-    )
-    simple.build((None, None, FEATURES))
-    layer = OrthogonalRNN.from_stock(simple)
-    assert layer.name == "simple"
-    assert type(layer.recurrent_constraint) is Orthogonal
-    x = normal(4, 5, FEATURES)
-    # Keras' own start is orthogonal to float32.
-    assert_close(array(layer(x)), array(simple(x)), 1e-5)
-    assert exact_error(layer) < EXACT
-    again = layer.to_stock()
-    assert type(again) is keras.layers.SimpleRNN
-    assert type(again.recurrent_constraint) is Orthogonal
-    for a, b in zip(again.weights, layer.trainable_variables, strict=True):
-        assert_close(array(a), array(b), 0.0)
-
-
-def test_from_stock_that_is_not_orthogonal():
-    simple = keras.layers.SimpleRNN(UNITS)
-    simple.build((None, None, FEATURES))
-    matrix = normal(UNITS, UNITS)
-    simple.cell.recurrent_kernel.assign(matrix)
-    with pytest.raises(ValueError, match="`layer`.*orthogonal.*Received"):
-        OrthogonalRNN.from_stock(simple)
-    layer = OrthogonalRNN.from_stock(simple, project=True)
-    u, _, vt = np.linalg.svd(matrix)
-    assert_close(array(layer.matrix()), u @ vt, CLOSE)
-    assert_close(array(simple.cell.recurrent_kernel), matrix, 0.0)
-
-
 # What is refused
 
 
@@ -296,18 +260,6 @@ def test_refuses_a_stateful_start():
 def test_refuses_arguments_of_the_spectral_layer():
     with pytest.raises((TypeError, ValueError), match="reflectors"):
         OrthogonalRNN(UNITS, reflectors=2)
-
-
-def test_to_stock_refuses():
-    for layer in (OrthogonalRNN(UNITS, activation="tanh"), make()):
-        with pytest.raises(ValueError, match="built|activation"):
-            layer.to_stock()
-
-
-def test_from_stock_refuses_other_layers():
-    for layer in (keras.layers.SimpleRNN(2), keras.layers.Dense(2), None):
-        with pytest.raises(ValueError, match="`layer`.*Received"):
-            OrthogonalRNN.from_stock(layer)
 
 
 def test_one_unit_and_one_step():

@@ -15,16 +15,39 @@ from tests.layers import contract
 from tests.layers.contract import CLOSE
 from tests.layers.contract import EXACT
 from tests.layers.contract import normal
-from tests.layers.spectral_rnn import FEATURES
-from tests.layers.spectral_rnn import MODES
-from tests.layers.spectral_rnn import UNITS
-from tests.layers.spectral_rnn import array
-from tests.layers.spectral_rnn import make
-from tests.layers.spectral_rnn import randomize
-from tests.layers.spectral_rnn import weight
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.layers import SpectralRNNCell
 from tf_spectral.parametrizations import SVD
+
+UNITS, FEATURES = 6, 3
+MODES = ("sigmoid", "clip", "free", "fixed")
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def make(units=UNITS, features=FEATURES, **options):
+    layer = SpectralRNN(units, **options)
+    layer.build((None, None, features))
+    return layer
+
+
+def weight(layer, suffix):
+    """The one trainable weight whose path ends so."""
+    (variable,) = (
+        v for v in layer.trainable_variables if v.path.endswith(suffix)
+    )
+    return variable
+
+
+def randomize(layer, seed=0):
+    for i, variable in enumerate(layer.trainable_variables):
+        value = normal(*variable.shape, seed=seed + i)
+        if "sigma" in variable.path and "logits" not in variable.path:
+            value = 1.0 + 0.005 * value
+        variable.assign(value)
+    return layer
 
 
 @pytest.fixture(autouse=True)

@@ -189,6 +189,8 @@ def stock_from_spectral(layer):
             "autocast": layer.autocast,
         }
     )
+    # `SimpleRNN` makes nothing of the argument.
+    new.activity_regularizer = layer.activity_regularizer
     new.build_from_config(layer.get_build_config())
     kernel = _decomposed_weight(new)
     kernel.assign(ops.reshape(ops.copy(layer.matrix()), kernel.shape))
@@ -214,7 +216,7 @@ def like_stock(cls, layer, options):
     new = cls.from_config(
         {
             **{k: config[k] for k in config if k not in cls.refused_options},
-            **{k: getattr(layer, k) for k in cls.untold_options},
+            **{k: _attribute(layer, k) for k in cls.untold_options},
             "use_bias": adds_bias(layer),
             **options,
         }
@@ -228,6 +230,10 @@ def like_stock(cls, layer, options):
 def _owner(layer):
     """What has the weights of a layer."""
     return getattr(layer, "cell", layer)
+
+
+def _attribute(layer, name):
+    return getattr(layer if hasattr(layer, name) else _owner(layer), name)
 
 
 def _decomposed_weight(layer):
@@ -279,10 +285,11 @@ def check_untrained(layer):
 def adds_bias(layer):
     """Whether a built layer does: `use_bias` may have been set since.
 
-    Convolutions ask for it in each call, the other layers for the weight.
+    Convolutions and cells with gates ask for it in each call, dense layers
+    and simple cells for the weight.
     """
     owner = _owner(layer)
-    if hasattr(owner, "kernel_size"):
+    if hasattr(owner, "kernel_size") or hasattr(owner, "recurrent_activation"):
         return owner.use_bias
     return owner.bias is not None
 

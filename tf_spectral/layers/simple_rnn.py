@@ -138,6 +138,7 @@ class FastRNN(RecurrentLayer, RNNWithOwnMasks):
 
     stock = layers.SimpleRNN
     own_options = ("trainable_initial_state",)
+    untold_options = (*RecurrentLayer.untold_options, "seed")
     # The arguments of the constructor that are those of the cell.
     cell_arguments = ()
 

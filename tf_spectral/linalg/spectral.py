@@ -11,7 +11,7 @@ from tf_spectral.linalg.householder import diagonal_matrix
 
 
 def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
-    """Factors `P`, `R` with `V diag(sigma) U^T = diag(sigma) - P R^T`.
+    """Factors `P`, `Q` with `V diag(sigma) U^T = diag(sigma) - P Q^T`.
 
     The cheapest way to multiply by the matrix when reflectors are few: two
     thin products and one scaling, whatever their number on either side.
@@ -23,14 +23,14 @@ def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
         v_vectors: Floating tensor `(m_v, n_in)`, the reflectors of V.
 
     Returns:
-        Tuple `(P, R)` of tensors `(n_in, m_v + m_u)`, `(n_out, m_v + m_u)`.
+        Tuple `(P, Q)` of tensors `(n_in, m_v + m_u)`, `(n_out, m_v + m_u)`.
 
     Example:
 
     >>> from tf_spectral.linalg.spectral import diagonal_plus_low_rank
     >>> u, v = [[1.0, 0.0, 0.0]], [[0.0, 1.0]]
-    >>> p, r = diagonal_plus_low_rank(u, [2.0, 3.0], v)
-    >>> tuple(p.shape), tuple(r.shape)
+    >>> p, q = diagonal_plus_low_rank(u, [2.0, 3.0], v)
+    >>> tuple(p.shape), tuple(q.shape)
     ((2, 2), (3, 2))
     """
     u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
@@ -43,8 +43,8 @@ def diagonal_plus_low_rank(u_vectors, sigma, v_vectors):
     v_t = ops.transpose(v)
     right = s_z_u - v_t @ (z_v @ s_z_u)
     p = ops.concatenate([v_t, right], axis=1)
-    r = ops.transpose(ops.concatenate([z_v_s, u], axis=0))
-    return p, r
+    q = ops.transpose(ops.concatenate([z_v_s, u], axis=0))
+    return p, q
 
 
 def spectral_matrix(u_vectors, sigma, v_vectors):
@@ -69,21 +69,21 @@ def spectral_matrix(u_vectors, sigma, v_vectors):
     Reference: Zhang et al., 2018, equation 6, transposed.
     """
     u_vectors, sigma, v_vectors = _checked(u_vectors, sigma, v_vectors)
-    p, r = diagonal_plus_low_rank(u_vectors, sigma, v_vectors)
+    p, q = diagonal_plus_low_rank(u_vectors, sigma, v_vectors)
     shape = (v_vectors.shape[1], u_vectors.shape[1])
     padding = [[0, n - min(shape)] for n in shape]
     diagonal = ops.pad(diagonal_matrix(sigma), padding)
-    return diagonal - p @ ops.transpose(r)
+    return diagonal - p @ ops.transpose(q)
 
 
-def times_diagonal_plus_low_rank(x, sigma, p, r):
-    """Rows times `diag(sigma) - P R^T`, never forming the matrix.
+def times_diagonal_plus_low_rank(x, sigma, p, q):
+    """Rows times `diag(sigma) - P Q^T`, never forming the matrix.
 
     Args:
         x: Floating tensor `(b, n_in)`.
         sigma: Floating tensor `(min(n_in, n_out),)`.
         p: Floating tensor `(n_in, m)`.
-        r: Floating tensor `(n_out, m)`.
+        q: Floating tensor `(n_out, m)`.
 
     Returns:
         Tensor `(b, n_out)`.
@@ -94,16 +94,16 @@ def times_diagonal_plus_low_rank(x, sigma, p, r):
     >>> from tf_spectral.linalg.spectral import diagonal_plus_low_rank
     >>> from tf_spectral.linalg.spectral import times_diagonal_plus_low_rank
     >>> u, sigma, v = [[1.0, 0.0, 0.0]], [2.0, 3.0], [[0.0, 1.0]]
-    >>> p, r = diagonal_plus_low_rank(u, sigma, v)
-    >>> y = times_diagonal_plus_low_rank([[1.0, 1.0]], sigma, p, r)
+    >>> p, q = diagonal_plus_low_rank(u, sigma, v)
+    >>> y = times_diagonal_plus_low_rank([[1.0, 1.0]], sigma, p, q)
     >>> keras.ops.convert_to_numpy(y).tolist()
     [[-2.0, -3.0, 0.0]]
     """
     x, sigma = check_rank("x", x, 2), check_rank("sigma", sigma, 1)
-    p, r = check_rank("p", p, 2), check_rank("r", r, 2)
-    sigma, p, r = (ops.cast(t, x.dtype) for t in (sigma, p, r))
-    scaled = _times_diagonal(x, sigma, r.shape[0])
-    return scaled - (x @ p) @ ops.transpose(r)
+    p, q = check_rank("p", p, 2), check_rank("q", q, 2)
+    sigma, p, q = (ops.cast(t, x.dtype) for t in (sigma, p, q))
+    scaled = _times_diagonal(x, sigma, q.shape[0])
+    return scaled - (x @ p) @ ops.transpose(q)
 
 
 def solve_spectral(y, u_vectors, sigma, v_vectors):

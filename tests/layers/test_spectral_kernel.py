@@ -1,4 +1,10 @@
-"""The contract of `kernel_contract.py`, for every layer that is under it."""
+"""The promises of every feed-forward layer: a stock layer, its sigma kept.
+
+A new layer joins by an entry in `LAYERS`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -10,29 +16,110 @@ from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.helpers import evaluate
 from tests.layers import contract
-from tests.layers import kernel_contract
 from tests.layers.contract import CLOSE
 from tests.layers.contract import EXACT
 from tests.layers.contract import gradients
 from tests.layers.contract import shaken
-from tests.layers.kernel_contract import CENTER
-from tests.layers.kernel_contract import RADIUS
-from tests.layers.kernel_contract import gradient_named
-from tests.layers.kernel_contract import kernel_of
-from tests.layers.kernel_contract import model_of
-from tests.layers.kernel_contract import numpy_of
-from tests.layers.kernel_contract import raw_weights
-from tests.layers.kernel_contract import reference
 from tf_spectral.callbacks import SpectrumMonitor
+from tf_spectral.layers import SpectralConv1D
+from tf_spectral.layers import SpectralConv2D
 from tf_spectral.layers import SpectralDense
+
+CENTER, RADIUS = 1.1, 0.4
+
+
+class Contender(NamedTuple):
+    """A layer under the contract.
+
+    `make(**options)` gives one of wide bounds for inputs of shape `(batch,
+    *shape)`.
+    """
+
+    make: Callable
+    shape: tuple
+
+    def inputs(self, batch=4, seed=0):
+        return contract.normal(batch, *self.shape, seed=seed)
+
+    def built(self, **options):
+        """A layer whose weights all differ from where they start."""
+        layer = self.make(**options)
+        layer.build((None, *self.shape))
+        return contract.shaken(layer)
+
+
+def of_kind(make, shape, *arguments, **fixed):
+    fixed = {"sigma_center": CENTER, "sigma_radius": RADIUS, **fixed}
+    return Contender(lambda **o: make(*arguments, **{**fixed, **o}), shape)
+
+
+LAYERS = {
+    "square": of_kind(SpectralDense, (4,), 4, activation="tanh"),
+    "wide": of_kind(SpectralDense, (3,), 5, activation="relu"),
+    "tall": of_kind(SpectralDense, (5,), 2, form="dense"),
+    "low_rank": of_kind(
+        SpectralDense, (6,), 5, form="low_rank", reflectors=(1, 2)
+    ),
+    "sequence": of_kind(SpectralDense, (2, 3), 3, activation="softsign"),
+    "scalar": of_kind(SpectralDense, (1,), 1),
+    "conv1d": of_kind(
+        SpectralConv1D, (6, 3), 4, 2, padding="causal", dilation_rate=2
+    ),
+    "conv2d": of_kind(
+        SpectralConv2D, (5, 4, 2), 3, (2, 3), strides=(2, 1), activation="tanh"
+    ),
+    "grouped": of_kind(
+        SpectralConv2D, (4, 4, 4), 4, 2, padding="same", groups=2, reflectors=3
+    ),
+}
+
+
+def numpy_of(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def raw_weights(layer):
+    """Of U, of sigma and of V, as float64 arrays."""
+    svd = layer.svd
+    raw = numpy_of(svd._u), numpy_of(svd._sigma), numpy_of(svd._v)
+    return [a.astype("float64") for a in raw]
+
+
+def kernel_of(u, s, v, center=CENTER, radius=RADIUS):
+    """The kernel as a matrix, by loops over reflectors (math.md 2.3, 2.8)."""
+    sigma = center + radius * np.tanh(s / 2)
+    return oracles.spectral_kernel(oracles.pack(u), sigma, oracles.pack(v))
+
+
+def reference(layer):
+    """The stock layer with the kernel that the raw weights give by loops."""
+    stock = layer.to_stock()
+    kernel = kernel_of(*raw_weights(layer)).reshape(stock.kernel.shape)
+    bias = [numpy_of(layer.bias)] if layer.use_bias else []
+    stock.set_weights([kernel, *bias])
+    return stock
+
+
+def gradient_named(gradients, end):
+    (gradient,) = (g for path, g in gradients.items() if path.endswith(end))
+    return gradient
+
+
+def model_of(contender, layer, units=None):
+    """The layer in a model, after a flattening with a last stock layer."""
+    parts = [keras.Input(contender.shape), layer]
+    if units is not None:
+        parts += [keras.layers.Flatten(), keras.layers.Dense(units)]
+    return keras.Sequential(parts)
+
 
 # Enough where a whole training is compiled: one of each way to compute.
 SOME = ("low_rank", "conv2d")
 
 
-@pytest.fixture(params=kernel_contract.LAYERS)
+@pytest.fixture(params=LAYERS)
 def contender(request):
-    return kernel_contract.LAYERS[request.param]
+    return LAYERS[request.param]
 
 
 @pytest.fixture(autouse=True)
@@ -108,62 +195,6 @@ def test_kernel_and_singular_values(contender):
     assert_close(sigma, expected, EXACT)
     condition = numpy_of(layer.condition_number())
     assert_close(condition, expected[0] / expected[-1], EXACT)
-
-
-def test_there_and_back(contender):
-    """From the stock layer to ours: the same function, within new bounds."""
-    layer, x = contender.built(name="mine"), contender.inputs()
-    stock = layer.to_stock()
-    assert type(stock) is layer.stock and stock.name == "mine"
-    assert_close(numpy_of(stock(x)), numpy_of(layer(x)), EXACT)
-    again = type(layer).from_stock(stock)
-    assert_close(numpy_of(again(x)), numpy_of(stock(x)), 1e-5)
-    assert again.name == "mine" and again.conversion_residual < 1e-5
-    low, high = np.sort(numpy_of(layer.singular_values()))[[0, -1]]
-    assert again.sigma_center - again.sigma_radius < low
-    assert again.sigma_center + again.sigma_radius > high
-
-
-def test_converts_a_fresh_stock_layer(contender):
-    """Glorot's kernel has singular values from almost 0 to about 2."""
-    made = contender.built()
-    config = made.to_stock().get_config()
-    stock = made.stock.from_config(
-        {**config, "kernel_initializer": "glorot_uniform"}
-    )
-    stock.build((None, *contender.shape))
-    x = contender.inputs()
-    layer = type(made).from_stock(stock)
-    assert_close(numpy_of(layer(x)), numpy_of(stock(x)), 1e-5)
-    assert_close(numpy_of(layer.to_stock()(x)), numpy_of(stock(x)), 1e-5)
-
-
-def test_conversion_carries_the_options(contender):
-    options = {
-        "use_bias": True,
-        "bias_initializer": "ones",
-        "bias_regularizer": keras.regularizers.L2(0.25),
-        "bias_constraint": "non_neg",
-        "kernel_regularizer": keras.regularizers.L1(0.5),
-        "activity_regularizer": keras.regularizers.L2(0.125),
-        "trainable": False,
-        "dtype": "mixed_bfloat16",
-    }
-    layer = contender.make(**options)
-    layer.build((None, *contender.shape))
-    stock = layer.to_stock()
-    again = type(layer).from_stock(stock)
-    for other in (stock, again):
-        assert other.bias_regularizer.l2 == 0.25
-        assert other.kernel_regularizer.l1 == 0.5
-        assert other.activity_regularizer.l2 == 0.125
-        assert isinstance(other.bias_constraint, keras.constraints.NonNeg)
-        assert not other.trainable and not other.trainable_variables
-        assert other.dtype_policy.name == "mixed_bfloat16"
-        assert (
-            other.get_config()["activation"]
-            == (layer.get_config()["activation"])
-        )
 
 
 @pytest.mark.parametrize(
@@ -437,102 +468,3 @@ def test_neither_quantized_nor_adapted(contender):
     for refused in (layer.quantize, layer.enable_lora):
         with pytest.raises(NotImplementedError, match="to_stock"):
             refused("int8")
-
-
-def test_conversions_that_fail(contender):
-    layer = contender.built()
-    stock, convert = layer.to_stock(), type(layer).from_stock
-    for wrong in (layer, type(stock).from_config(stock.get_config()), None):
-        with pytest.raises(ValueError, match="`layer` must be a built"):
-            convert(wrong)
-    with pytest.raises(ValueError, match="must be built"):
-        contender.make().to_stock()
-    with pytest.raises(ValueError, match="`use_bias`"):
-        convert(stock, use_bias=False)
-    with pytest.raises(ValueError, match="outside.*They would fit with"):
-        convert(stock, sigma_center=9.0, sigma_radius=0.01)
-    with pytest.raises(ValueError, match="No `sigma_radius`.*sigma_center=0 "):
-        convert(stock, sigma_center=0.1)
-    wrong = (
-        ("sigma_center", "wide"),
-        ("sigma_center", -1.0),
-        ("sigma_radius", "x"),
-        ("sigma_mode", "bogus"),
-    )
-    for name, value in wrong:
-        with pytest.raises(ValueError, match=f"`{name}`.*Received"):
-            convert(stock, **{name: value})
-    with pytest.raises(ValueError, match="`sigma_radius`"):
-        convert(stock, sigma_center=0.5, sigma_radius=0.6)
-    modrelu = contender.built(activation="modrelu")
-    with pytest.raises(ValueError, match="trainable activation"):
-        modrelu.to_stock()
-
-
-def test_activations_with_weights_do_not_go_over(contender):
-    layer = contender.make(activation=keras.layers.PReLU())
-    layer(contender.inputs())
-    with pytest.raises(ValueError, match="trainable activation"):
-        layer.to_stock()
-    stock = type(contender.built().to_stock())
-    config = contender.built().to_stock().get_config()
-    stock = stock.from_config({**config, "activation": keras.layers.PReLU()})
-    stock(contender.inputs())
-    with pytest.raises(ValueError, match="trainable activation"):
-        type(layer).from_stock(stock)
-
-
-@pytest.mark.parametrize("frozen", ["kernel", "bias"])
-def test_what_is_frozen_of_a_layer_stays_frozen(contender, frozen):
-    stock = contender.built().to_stock()
-    weight = stock._kernel if frozen == "kernel" else stock.bias
-    weight.trainable = False
-    layer = type(contender.make()).from_stock(stock)
-    trained = [] if frozen == "kernel" else layer.svd.trainable_variables
-    names = {v.path for v in layer.trainable_variables}
-    assert {v.path for v in trained} <= names
-    assert len(names) == len(trained) + (frozen == "kernel")
-    back = layer.to_stock()
-    assert back._kernel.trainable == (frozen != "kernel")
-    assert back.bias.trainable == (frozen != "bias")
-
-
-def test_the_gain_of_another_activation(contender):
-    layer = contender.built()
-    stock = layer.to_stock()
-    for activation in ("relu", "leaky_relu"):
-        fit = type(layer).from_stock(
-            stock, sigma_center="auto", activation=activation, exact=False
-        )
-        assert fit.sigma_center == "auto"
-
-
-def test_a_center_is_kept_where_a_narrow_radius_holds():
-    """A tenth of room is to be had, but is not a must."""
-    stock = keras.layers.Dense(3, use_bias=False)
-    stock.build((None, 3))
-    stock._kernel.assign(np.diag([0.05, 0.7, 1.2]))
-    layer = SpectralDense.from_stock(stock, sigma_center=1.0)
-    assert layer.sigma_center == 1.0 and 0.95 < layer.sigma_radius < 1.0
-    assert_close(numpy_of(layer.kernel), numpy_of(stock.kernel), 1e-6)
-
-
-def test_the_nearest_fit_and_its_residual(contender):
-    """With too few reflectors, and with too narrow bounds."""
-    layer = contender.built()
-    stock, convert = layer.to_stock(), type(layer).from_stock
-    kernel = numpy_of(layer.kernel)
-    cases = [{"sigma_center": 9.0, "sigma_radius": 0.01}]
-    if min(layer.svd.shape) > 1:
-        with pytest.raises(
-            ValueError, match="(?s)so few ref.*exact=False.*residual"
-        ):
-            convert(stock, reflectors=(0, 1))
-        cases.append({"reflectors": (0, 1)})
-    for options in cases:
-        fit = convert(stock, exact=False, **options)
-        error = np.linalg.norm(numpy_of(fit.kernel) - kernel)
-        expected = error / np.linalg.norm(kernel)
-        assert expected > 1e-3
-        assert_close(fit.conversion_residual, expected, 1e-5)
-    assert layer.conversion_residual is None

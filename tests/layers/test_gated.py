@@ -1,7 +1,10 @@
 """SpectralLSTM and SpectralGRU: their kernel, their gates, what they refuse.
 
-That they do what `keras.layers.LSTM` and `GRU` do is the layer contract's.
+That they do what `keras.layers.LSTM` and `GRU` do is the contract's.
 """
+
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -18,20 +21,45 @@ from tests.layers.contract import EXACT
 from tests.layers.contract import FEATURES
 from tests.layers.contract import gradients
 from tests.layers.contract import normal
-from tests.layers.gated import BOTH
-from tests.layers.gated import CENTER
-from tests.layers.gated import DROPOUT
-from tests.layers.gated import MASK
-from tests.layers.gated import RADIUS
-from tests.layers.gated import UNITS
-from tests.layers.gated import array
-from tests.layers.gated import make
-from tests.layers.gated import of_gates
+from tests.layers.contract import shaken
+from tf_spectral.callbacks import SpectrumMonitor
+from tf_spectral.callbacks import gradient_norms_over_time
 from tf_spectral.initializers import GaussianReflectors
 from tf_spectral.layers import SpectralGRU
 from tf_spectral.layers import SpectralGRUCell
 from tf_spectral.layers import SpectralLSTM
 from tf_spectral.layers import SpectralLSTMCell
+from tf_spectral.parametrizations import SVD
+
+UNITS = 4
+DROPOUT = {"dropout": 0.4, "recurrent_dropout": 0.3, "seed": 7}
+CENTER, RADIUS = 0.8, 0.3
+BOTH = (SpectralLSTM, SpectralGRU)
+MASK = np.array(
+    [[False, True, True, False, True], [True, True, True, True, False]]
+)
+
+
+def array(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def make(layer_class, **options):
+    """A built layer of wide bounds whose weights are all off their start."""
+    options = {"sigma_center": CENTER, "sigma_radius": RADIUS, **options}
+    layer = layer_class(UNITS, **options)
+    layer.build((None, None, FEATURES))
+    return shaken(layer)
+
+
+def states_of(layer, batch=2):
+    state = ops.convert_to_tensor(normal(batch, UNITS, seed=2))
+    return [state] * len(layer.state_size)
+
+
+def of_gates(matrix):
+    """The square blocks of a recurrent kernel."""
+    return np.split(array(matrix), matrix.shape[1] // matrix.shape[0], axis=1)
 
 
 @pytest.fixture(autouse=True)
@@ -256,3 +284,155 @@ def test_one_initializer_gives_each_gate_a_matrix_of_its_own():
     again.build((None, 3, 2))
     for gate, svd in zip(gates, again.svds.values()):
         assert_close(ops.convert_to_numpy(svd.matrix()), gate, 1e-6)
+
+
+@pytest.fixture
+def formed(monkeypatch):
+    """How often any parametrization formed its matrix."""
+    calls = []
+    matrix = SVD.matrix
+
+    def counted(self):
+        calls.append(self.name)
+        return matrix(self)
+
+    monkeypatch.setattr(SVD, "matrix", counted)
+    return calls
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+@pytest.mark.parametrize("options", [{}, DROPOUT, {"unroll": True}])
+@pytest.mark.parametrize("training", [False, True])
+def test_forms_each_matrix_once(layer_class, options, training, formed):
+    layer = make(layer_class, **options)
+    unroll = options.get("unroll", False)
+    plain = keras.layers.RNN(layer.cell, unroll=unroll)
+    for runs in (layer, plain, layer):
+        formed.clear()
+        runs(normal(2, 7, FEATURES), training=training)
+        assert sorted(formed) == sorted(layer.cell.gates)
+
+
+def test_stacked_cells_form_each_matrix_once(formed):
+    cells = [
+        SpectralLSTMCell(UNITS),
+        SpectralGRUCell(UNITS, reset_after=False, **DROPOUT),
+    ]
+    rnn = keras.layers.RNN(cells)
+    rnn.build((None, None, FEATURES))
+    for training in (False, True):
+        formed.clear()
+        rnn(normal(2, 7, FEATURES), training=training)
+        expected = [gate for cell in cells for gate in cell.gates]
+        assert sorted(formed) == sorted(expected)
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+def test_a_new_weight_counts_at_once(layer_class, formed):
+    """Nothing of one sequence, or of one step, is kept for the next."""
+    layer = make(layer_class, recurrent_dropout=0.2)
+    plain, x = keras.layers.RNN(layer.cell), normal(2, 1, FEATURES)
+    states, outputs = states_of(layer), []
+    for _ in range(2):
+        step, _ = layer.cell(x[:, 0], states)
+        layer.cell(x[:, 0], states, training=True)
+        for whole in (layer, plain):
+            output = whole(x, initial_state=states)
+            assert_close(array(step), array(output), EXACT)
+        outputs.append(array(step))
+        formed.clear()
+        layer.cell(x[:, 0], states)
+        assert len(formed) == len(layer.cell.gates)
+        shaken(layer, seed=1)
+    assert np.max(np.abs(outputs[0] - outputs[1])) > 0.01
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+def test_reading_the_kernel_begins_no_call(layer_class):
+    """Keras would keep the losses of the calls that come after."""
+    layer = make(layer_class, activity_regularizer="l2")
+    x = normal(2, 5, FEATURES)
+    layer(x)
+    array(layer.cell.recurrent_kernel)
+    for _ in range(2):
+        layer(x)
+        assert len(layer.losses) == 1
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+def test_a_failed_sequence_counts_no_more(layer_class):
+    """The kernel that a plain RNN formed before it failed is not used."""
+    layer = make(layer_class)
+    x, plain = normal(2, 5, FEATURES), keras.layers.RNN(layer.cell)
+    wrong = states_of(layer, batch=3)
+    with pytest.raises(Exception):  # noqa: B017, as each backend's differs
+        plain(x, initial_state=wrong)
+    shaken(layer, seed=1)
+    states = states_of(layer)
+    expected = layer.to_stock()(x[:, :1], initial_state=states)
+    step, _ = layer.cell(x[:, 0], states)
+    assert_close(array(step), array(expected), EXACT)
+
+
+def model_of(layer):
+    model = keras.Sequential(
+        [keras.Input((5, FEATURES)), layer, keras.layers.Dense(2)]
+    )
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_the_spectrum_of_each_gate_is_monitored():
+    layer = make(SpectralLSTM, name="mine")
+    monitor = SpectrumMonitor()
+    monitor.set_model(model_of(layer))
+    monitor.on_train_begin()
+    monitor.on_epoch_begin(0)
+    for gate, sigma in zip(layer.cell.gates, array(layer.singular_values())):
+        (key,) = (k for k in monitor.history if f"{gate}/sigma_max" in k)
+        assert key.startswith("mine/")
+        assert_close(monitor.history[key][-1], sigma.max(), EXACT)
+
+
+def test_gradient_norms_are_those_of_the_stock_layer():
+    x, y = normal(2, 5, FEATURES), normal(2, 2)
+    layer = make(SpectralLSTM)
+    model, stock = model_of(layer), model_of(layer.to_stock())
+    stock.layers[-1].set_weights(model.layers[-1].get_weights())
+    expected = gradient_norms_over_time(stock, x, y)
+    assert_close(gradient_norms_over_time(model, x, y), expected, CLOSE)
+
+
+SERVER = """
+import sys
+
+sys.modules["tf_spectral"] = sys.modules["keras"] = None
+
+import numpy as np
+import tensorflow as tf
+
+folder, file = sys.argv[1:]
+serve = tf.saved_model.load(folder).signatures["serving_default"]
+(answer,) = serve(tf.constant(np.load(file))).values()
+np.save(file, answer)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    helpers.BACKEND != "tensorflow", reason="SavedModels are TensorFlow's"
+)
+def test_keras_exports_what_needs_no_library(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((None, FEATURES)),
+            SpectralLSTM(UNITS, return_sequences=True),
+            SpectralGRU(UNITS),
+        ]
+    )
+    model.export(tmp_path / "model", verbose=False)
+    x, file = normal(2, 5, FEATURES), str(tmp_path / "x.npy")
+    np.save(file, x)
+    command = [sys.executable, "-c", SERVER, str(tmp_path / "model"), file]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
+    assert_close(np.load(file), array(model(x)), EXACT)
