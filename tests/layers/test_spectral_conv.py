@@ -14,7 +14,6 @@ from tests.layers import contract
 from tests.layers.contract import EXACT
 from tests.layers.contract import normal
 from tests.layers.contract import shaken
-from tests.layers.kernel_contract import numpy_of
 from tf_spectral.layers import SpectralConv1D
 from tf_spectral.layers import SpectralConv2D
 
@@ -106,7 +105,7 @@ def test_norm_of_the_convolution(size, strides, padding):
         use_bias=False,
     )
     basis = np.eye(72).reshape(72, 6, 6, 2).astype(contract.DTYPE)
-    operator = numpy_of(layer(basis)).reshape(72, -1)
+    operator = ops.convert_to_numpy(layer(basis)).reshape(72, -1)
     norm = np.linalg.norm(operator, 2)
     sigma = float(ops.max(layer.singular_values()))
     overlap = math.prod(
@@ -125,14 +124,14 @@ def test_the_norm_nearly_reaches_its_bound():
     kernel = np.full((9, 1), 1 / 3).astype(contract.DTYPE)
     layer.svd.assign_matrix(kernel)
     x = np.ones((1, 16, 16, 1)).astype(contract.DTYPE)
-    ratio = np.linalg.norm(numpy_of(layer(x))) / np.linalg.norm(x)
+    ratio = np.linalg.norm(ops.convert_to_numpy(layer(x))) / np.linalg.norm(x)
     assert 2.7 < ratio <= 3.0
 
 
 @pytest.mark.parametrize("groups", (1, 2, 4))
 def test_each_group_obeys_the_upper_bound(groups):
     layer = built(SpectralConv1D, (5, 4), 8, 3, groups=groups)
-    kernel = numpy_of(layer.matrix())
+    kernel = ops.convert_to_numpy(layer.matrix())
     assert kernel.shape == (3 * 4 // groups, 8)
     for columns in np.split(kernel, groups, axis=1):
         assert np.linalg.norm(columns, 2) <= 1.5 + 1e-6
