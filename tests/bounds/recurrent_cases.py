@@ -109,7 +109,7 @@ def compiled(*options, mode=FAST):
 
     def function(weights, x, y, radius=0.0):
         values = [weights[key] for key in ARGUMENTS.values()]
-        arrays = (x, y, np.float64(radius), *values)
+        arrays = (x, y, np.asarray(radius, "float64"), *values)
         results = run(*[ops.convert_to_tensor(a) for a in arrays])
         return [
             {k: float(ops.convert_to_numpy(v)) for k, v in result.items()}

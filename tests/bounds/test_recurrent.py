@@ -163,7 +163,7 @@ def check_trust_region(mode, outputs, *sizes):
 
     compiled = helpers._compile(region, mode)
     for size in sizes:
-        tensors = [ops.convert_to_tensor(np.float64(a)) for a in (x, size)]
+        tensors = [ops.convert_to_tensor(np.asarray(a)) for a in (x, size)]
         radius = float(compiled(*tensors))
         constants = cases.constants(
             weights, x, radius=radius, tier="global", outputs=outputs

@@ -11,6 +11,7 @@ from tests import oracles_bounds as oracles
 from tests.bounds.cases import NORMS
 from tests.bounds.cases import curvatures
 from tests.bounds.cases import read
+from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tf_spectral.bounds import rules
 
@@ -138,8 +139,10 @@ def test_layers_without_weights_against_their_matrix(name, q):
     layer, inputs = make(), layers.Input(shape)
     record = read(inputs, layer(inputs), q)
     found = oracles.norm(matrix_of(layer, shape), q)
+    # On PyTorch Keras repeats edges there, which costs the bound a factor.
+    least = 0.3 if (BACKEND, name) == ("torch", "same") else 0.5
     # Keras averages in float32 on some backends.
-    assert 0.5 < found / factors(record)[-1] <= 1 + 1e-6
+    assert least < found / factors(record)[-1] <= 1 + 1e-6
     assert record.certified
 
 
