@@ -239,6 +239,40 @@ def test_other_modes_of_sigma(sigma_mode):
             assert_close(sigma, np.full(UNITS, 0.7), 1e-5)
 
 
+@pytest.mark.skipif(
+    helpers.BACKEND != "tensorflow", reason="Only there XLA excludes cuDNN"
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"unroll": True},
+        {"use_bias": False},
+        {"reset_after": False},
+        {"use_cudnn": False},
+    ],
+)
+def test_xla_is_given_up_where_the_stock_layer_runs_cudnn(options, monkeypatch):
+    """As on a machine with a GPU, where Keras decides by these options."""
+
+    def cudnn_ok(activation, gate, unroll, use_bias, reset_after=True):
+        plain = activation is keras.activations.tanh
+        plain = plain and gate is keras.activations.sigmoid
+        return plain and not unroll and use_bias and reset_after
+
+    monkeypatch.setattr("keras.src.backend.cudnn_ok", cudnn_ok)
+    for layer_class in BOTH:
+        if "reset_after" in options and layer_class is SpectralLSTM:
+            continue
+        layer = layer_class(UNITS, **options)
+        stock = layer_class.stock(UNITS, **options)
+        assert layer.supports_jit == stock.supports_jit == bool(options)
+        assert type(layer.cell) is layer_class.cell_class
+        assert len(layer._flatten_layers()) == 2 + len(layer.cell.gates)
+
+
 # What is refused
 
 
