@@ -108,10 +108,10 @@ def test_a_step_is_the_duality_map_over_the_curvature(norm):
     """Of the blocks that are chosen; a radius shortens, infinity stops."""
     rng = np.random.default_rng(0)
     gradients = [rng.normal(size=s).astype("float32") for s in [(5, 3), (4,)]]
-    curvature = np.array([3.0, 0.5], "float32")
+    curvature = ops.convert_to_tensor([3.0, 0.5], "float32")
     steps = block_steps.block_steps(
         [ops.convert_to_tensor(g) for g in gradients],
-        ops.convert_to_tensor(curvature),
+        curvature,
         norm,
         ops.convert_to_tensor([True, True]),
         "exact",
@@ -123,13 +123,16 @@ def test_a_step_is_the_duality_map_over_the_curvature(norm):
             direction = norms.duality_map(direction, norm)
         actual = float(scales[i]) * ops.convert_to_numpy(direction)
         expected = oracles_norms.duality_map(gradient, norm)
-        assert_close(actual, 0.25 * expected / curvature[i], 1e-5)
+        assert_close(actual, 0.25 * expected / float(curvature[i]), 1e-5)
         dual = oracles_norms.dual_norm(gradient, norm)
-        assert_close(float(lengths[i]), 0.25 * dual / curvature[i], 1e-5)
-    longest = np.array([np.inf, 0.5 * float(lengths[1])], "float32")
+        assert_close(float(lengths[i]), 0.25 * dual / float(curvature[i]), 1e-5)
+    longest = ops.convert_to_tensor(
+        [np.inf, 0.5 * float(lengths[1])], "float32"
+    )
     shorter, _ = block_steps.step_scales(steps, 0.25, curvature, longest)
-    assert_close(shorter, np.array([1.0, 0.5]) * np.array(scales), 1e-6)
-    curvature = np.array([np.inf, 1.0], "float32")
+    ratios = ops.convert_to_numpy(shorter) / ops.convert_to_numpy(scales)
+    assert_close(ratios, [1.0, 0.5], 1e-6)
+    curvature = ops.convert_to_tensor([np.inf, 1.0], "float32")
     stopped, _ = block_steps.step_scales(steps, 0.25, curvature)
     assert float(stopped[0]) == 0.0 < float(stopped[1])
 

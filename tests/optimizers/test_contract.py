@@ -69,9 +69,10 @@ def test_learns_alike_in_every_mode(every):
     learn_alike(every, [name for name in compile_modes() if name != "xla"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have one mode")
-def test_learns_alike_under_xla(contender):
-    learn_alike(contender, ["graph", "xla"])
+def test_learns_alike_under_xla(every):
+    learn_alike(every, ["graph", "xla"])
 
 
 def test_an_update_step_is_the_sum_of_its_parts(contender):

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from tests import oracles_orthogonal
+from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.optimizers.orthogonal import DTYPE
 from tests.optimizers.orthogonal import RATE
@@ -65,6 +66,23 @@ def test_retractions_are_those_of_their_names(retraction, oracle):
     expected = oracle(r.T, -RATE / 2 * paper_skew(r, g)).T
     assert_close(actual, expected, 1e-5)
     assert np.abs(actual - one_step(SRGD(RATE), r, g)).max() > 1e-3
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have one mode")
+@pytest.mark.parametrize("make", [SRGD, SRCD])
+def test_a_step_under_xla_is_the_eager_one(make):
+    import tensorflow as tf
+
+    options = {"selection": "greedy", "block_size": 2} if make is SRCD else {}
+    r, g = haar(4), gradient(4, 4)
+    expected = one_step(make(RATE, **options), r, g)
+    optimizer, v = make(RATE, **options), variable(r)
+    optimizer.build([v])
+    step = tf.function(
+        lambda g: optimizer.apply([g], [v]), jit_compile=True, autograph=False
+    )
+    step(ops.convert_to_tensor(g))
+    assert_close(ops.convert_to_numpy(v), expected, TOLERANCE)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)])

@@ -264,6 +264,14 @@ def test_a_schedule_lets_blocks_grow():
     assert counts == [2, 4, 8]
 
 
+def test_no_plane_turns_by_more_than_half_a_turn():
+    r = haar(2)
+    for size in (1e3, 1e30):
+        for selection in ("greedy", "cyclic"):
+            g = size * gradient(2, 2)
+            assert_close(one_step(SRCD(RATE, selection), r, g), -r, 1e-6)
+
+
 def test_one_row_has_nothing_to_turn():
     after = one_step(SRCD(RATE), np.ones((1, 1)), np.ones((1, 1)))
     assert after == 1.0
