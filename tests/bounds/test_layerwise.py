@@ -57,6 +57,19 @@ def test_configuration_is_plain_and_complete(q):
         )
 
 
+def test_infinity_is_the_name_of_a_norm():
+    model = network()
+    named = LayerwiseSmoothness.from_model(model, "inf")
+    for norm in (np.inf, float("inf"), np.float32("inf")):
+        record = LayerwiseSmoothness.from_model(model, norm)
+        assert record.norm == "inf"
+        assert record.get_config() == named.get_config()
+        guess = LayerwiseSmoothness.from_variables(
+            model.trainable_variables, norm
+        )
+        assert guess.norm == "inf"
+
+
 def test_a_record_does_not_share_its_nodes():
     record = LayerwiseSmoothness.from_model(network())
     config = record.get_config()

@@ -39,16 +39,16 @@ class LayerwiseSmoothness:
     least `|g_i|^2 / (2 p_i^2)`.
 
     The record is plain data: it holds no model and no variables, and cannot
-    know when the model changes. Make it anew, with `from_model`, after a
-    change of shapes, activations, loss, regularizers, constraints or dropout
-    rates, of which layers are trainable, or of the values of frozen weights:
-    their norms are in the record. By hand, pass the nodes described in
-    `tf_spectral.bounds.propagation`, in topological order.
+    know when the model changes. Call `from_model` again after a change of
+    shapes, activations, loss, regularizers, constraints or dropout rates, of
+    which layers are trainable, or of the values of frozen weights, whose
+    norms are in the record. To write a record by hand, pass the nodes
+    described in `tf_spectral.bounds.propagation`, in topological order.
 
     What is assumed: data within `input_norm`; for losses of squares, errors
     within `residual`; targets in the simplex or in [0, 1] for cross-entropies;
-    sample weights up to `sample_weight_bound`. The clipping of probabilities
-    in Keras' cross-entropies (at 1e-7) is left out.
+    sample weights up to `sample_weight_bound`. That Keras' cross-entropies
+    clip probabilities at 1e-7 is not taken into account.
 
     Args:
         nodes: List of dictionaries.
@@ -141,18 +141,18 @@ class LayerwiseSmoothness:
         Args:
             model: Built Sequential or Functional model with one output.
             norm: 1, 2 or `"inf"`. Defaults to `2`.
-            input_norm: Largest q-norm of an example, as the model reads it: a
+            input_norm: Largest norm of an example as the model reads it: a
                 positive float, a list with one for each input, or a
-                dictionary by input name. Full-batch training with the norms
-                1 and 2 may use the root mean square over the examples; with
-                `"inf"` it may not, as the mean of maxima is not the maximum
-                of means where values are joined, nor with sample weights that
-                `reduction="mean_with_sample_weight"` divides out, as those of
-                the largest examples may be the largest. Defaults to
-                `n^(1/q)`, right for `n` entries within [-1, 1]; before a
-                `Rescaling` layer that shrinks by one number, for entries that
-                it brings within [-1, 1]. `check_inputs` tells whether data
-                keep to it.
+                dictionary by input name. Defaults to the norm of an example
+                whose entries are all 1: right for entries within [-1, 1], or,
+                before a `Rescaling` layer that shrinks by one number, for
+                entries that it brings within [-1, 1]. `check_inputs` tests
+                data. Full-batch training with the norms 1 and 2 may use the
+                root mean square of the norms of all examples, but not with
+                sample weights that `reduction="mean_with_sample_weight"`
+                divides out: the largest examples may have the largest ones.
+                With `"inf"` it may not: where values are joined, the mean of
+                maxima is not the maximum of means.
             residual: Largest error of an output, for losses of squares.
                 Defaults to `1 + max|output|` for targets within [-1, 1], and
                 at least `2.0`, as in the paper. Unbounded outputs need it.
