@@ -270,7 +270,8 @@ class OrthogonalRNN(FastRNN):
         check_stock(layer, cls.stock)
         project = checks.boolean("project", project)
         kernel = layer.cell.recurrent_kernel
-        error = float(orthogonal.orthogonality_error(kernel))
+        error = orthogonal.orthogonality_error(kernel)
+        error = float(ops.convert_to_numpy(error))
         if not project and not error <= 1e-4:
             raise ValueError(
                 "Argument `layer` has no orthogonal recurrent kernel R. "
