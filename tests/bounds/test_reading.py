@@ -453,6 +453,17 @@ def test_relu_is_linear_to_the_heuristic():
     assert linear.certified
 
 
+def test_a_steep_leaky_relu_is_as_steep_as_that():
+    def before(layer):
+        model = keras.Sequential([dense("tanh"), layer, layers.Dense(2)])
+        return curvatures(quiet(model, loss="log_cosh"))
+
+    steep = before(layers.LeakyReLU(3.0))
+    assert_close(steep, before(layers.Rescaling(3.0)), 1e-12)
+    flat = before(layers.LeakyReLU(0.3))
+    assert_close(flat, before(layers.Rescaling(1.0)), 1e-12)
+
+
 def test_unknown_layers_pass_their_input_on():
     inputs = layers.Input((4,))
     x = layers.Dense(4, activation="tanh")(inputs)
