@@ -70,8 +70,6 @@ def test_imports_point_downwards():
 
 # They are TensorFlow's by nature: files of `tf.data`, servers of SavedModels.
 OF_TENSORFLOW = {"datasets", "export"}
-# Still to be moved.
-PENDING = {"optimizers"}
 BACKENDS = {"tensorflow", "jax", "torch"}
 
 
@@ -86,7 +84,7 @@ def imported(node):
 def test_no_backend_branch_outside_its_room():
     wrong = []
     for path, tree in TREES.items():
-        if path.parts[0] in OF_TENSORFLOW | PENDING | {"backend"}:
+        if path.parts[0] in OF_TENSORFLOW | {"backend"}:
             continue
         for node in ast.walk(tree):
             called = isinstance(node, ast.Call) and (
@@ -103,7 +101,7 @@ def test_no_private_name_of_keras_outside_its_file():
     home = pathlib.Path("backend/keras_internals.py")
     ours, used = {"_replace"}, {}
     for path, tree in TREES.items():
-        if path == home or path.parts[0] == "optimizers":
+        if path == home:
             continue
         for node in ast.walk(tree):
             ours |= defined(node)

@@ -7,6 +7,7 @@ from keras import ops
 
 from tests.optimizers import contract
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import place_of
 from tf_spectral.optimizers.base import IterationSeed
 from tf_spectral.optimizers.base import JointOptimizer
 from tf_spectral.optimizers.base import all_finite
@@ -32,7 +33,7 @@ class Largest(JointOptimizer):
         return [2.0 * g for g in gradients]
 
     def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
+        index = place_of(self, variable)
         self.assign_sub_if(
             ops.equal(ops.convert_to_tensor(self.chosen), index),
             variable,

@@ -3,15 +3,20 @@
 import warnings
 
 import keras
-from keras import backend
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend import variables
+from tf_spectral.backend.keras_internals import HookedOptimizer
+from tf_spectral.backend.keras_internals import averages_of
+from tf_spectral.backend.keras_internals import current_learning_rate
+from tf_spectral.backend.keras_internals import trained_variables
 from tf_spectral.backend.precision import working_dtype
+from tf_spectral.backend.tensors import as_dense
 from tf_spectral.constraints import Orthogonal
 
 
-class InPlaceOptimizer(keras.optimizers.Optimizer):
+class InPlaceOptimizer(HookedOptimizer):
     """Base of optimizers that touch no more of a variable than they change.
 
     Args:
@@ -30,18 +35,14 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
         # Kept by place: a variable of TensorFlow's own has none, and no name
         # to settle anything by, and some optimizers lift them during a step.
         self._constraints = [
-            _settled_constraint(v) for v in self._trainable_variables
+            _settled_constraint(v) for v in trained_variables(self)
         ]
 
-    def _update_model_variables_moving_average(self, trainable_variables):
-        super()._update_model_variables_moving_average(trainable_variables)
-        if not self.use_ema:
-            return
+    def after_averaging(self):
         # The mean of orthogonal matrices is not orthogonal. It is made so
         # here, for `fit`, `evaluate` and `SwapEMAWeights` all take it as it
         # is.
-        averages = self._model_variables_moving_average
-        for average, constraint in zip(averages, self._constraints):
+        for average, constraint in zip(averages_of(self), self._constraints):
             if average is not None and isinstance(constraint, Orthogonal):
                 average.assign(constraint(average))
 
@@ -56,75 +57,8 @@ class InPlaceOptimizer(keras.optimizers.Optimizer):
             variable: Variable, as `update_step` gets it.
             update: Function without arguments that gives a tensor.
         """
-        dtype = backend.standardize_dtype(variable.dtype)
-        working = working_dtype(dtype)
-        if backend.backend() == "tensorflow" and working == dtype:
-            ops.cond(
-                condition,
-                lambda: self.assign_sub(variable, update()),
-                lambda: None,
-            )
-            return
-
-        def difference():
-            value = ops.cast(ops.convert_to_tensor(variable), working)
-            return ops.cast(value - ops.cast(update(), working), dtype)
-
-        self.assign_if(condition, variable, difference)
-
-    def gather_rows(self, variable, indices):
-        """Rows of a variable; the rest is not read.
-
-        Args:
-            variable: Variable, as `update_step` gets it.
-            indices: Integer tensor `(k,)`.
-
-        Returns:
-            Tensor `(k, ...)`.
-        """
-        if backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            # To read the variable as a whole would make the next change of
-            # it copy it as a whole.
-            if isinstance(variable, keras.Variable):
-                variable = variable.value
-            return tf.gather(variable, indices)
-        return ops.take(ops.convert_to_tensor(variable), indices, axis=0)
-
-    def assign_rows(self, variable, indices, rows):
-        """Overwrites rows of a variable, in place where the backend can.
-
-        Args:
-            variable: Variable, as `update_step` gets it.
-            indices: Integer tensor `(k,)`, all different.
-            rows: Tensor `(k, ...)`.
-        """
-        if backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            self.assign(variable, tf.IndexedSlices(rows, indices))
-            return
-        value = ops.convert_to_tensor(variable)
-        self.assign(variable, ops.scatter_update(value, indices[:, None], rows))
-
-    def assign_if(self, condition, variable, value):
-        """`variable <- value()` where the condition holds.
-
-        Args:
-            condition: Boolean scalar tensor.
-            variable: Variable, as `update_step` gets it.
-            value: Function without arguments that gives a tensor.
-        """
-        if backend.backend() == "tensorflow":
-            ops.cond(
-                condition,
-                lambda: self.assign(variable, value()),
-                lambda: None,
-            )
-            return
-        old = ops.convert_to_tensor(variable)
-        self.assign(variable, ops.cond(condition, value, lambda: old))
+        dtype = working_dtype(variable.dtype)
+        variables.assign_sub_if(self, condition, variable, update, dtype)
 
 
 class JointOptimizer(InPlaceOptimizer):
@@ -141,11 +75,12 @@ class JointOptimizer(InPlaceOptimizer):
       replicas the two run in different places.
 
     On TensorFlow `update_step` gets variables of TensorFlow's own kind, which
-    have no path: ask `_get_variable_index(variable)` which one it is.
+    have no path: ask
+    `tf_spectral.backend.keras_internals.place_of` which one it is.
     """
 
     def joint_step(self, gradients, variables, learning_rate):
-        """What takes the place of the gradients.
+        """What to use in place of the gradients.
 
         Args:
             gradients: List of tensors.
@@ -158,22 +93,10 @@ class JointOptimizer(InPlaceOptimizer):
         """
         raise NotImplementedError
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if backend.backend() != "tensorflow":
-            grads = self._joint(grads, trainable_variables)
-        super()._backend_update_step(grads, trainable_variables, learning_rate)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        # TensorFlow calls this on the way from the one above to the updates.
-        # Before it, each replica knows only its own gradients.
-        grads_and_vars = super()._all_reduce_sum_gradients(grads_and_vars)
-        grads, variables = zip(*grads_and_vars)
-        return list(zip(self._joint(grads, variables), variables))
-
-    def _joint(self, grads, variables):
-        grads = [as_dense(gradient) for gradient in grads]
-        rate = ops.convert_to_tensor(self._get_current_learning_rate())
-        return self.joint_step(grads, list(variables), rate)
+    def before_updates(self, gradients, variables):
+        gradients = [as_dense(gradient) for gradient in gradients]
+        rate = ops.convert_to_tensor(current_learning_rate(self))
+        return self.joint_step(gradients, variables, rate)
 
 
 class IterationSeed(keras.random.SeedGenerator):
@@ -197,19 +120,6 @@ class IterationSeed(keras.random.SeedGenerator):
         return ops.stack([seed, ops.cast(self._count(), seed.dtype)])
 
 
-def as_dense(gradient):
-    """A gradient as a tensor; that of an embedding comes as slices.
-
-    `ops.convert_to_tensor` leaves slices as they are, and eager operations
-    take them, but the branches of a compiled `ops.cond` must agree.
-    """
-    if backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.convert_to_tensor(gradient)
-    return ops.convert_to_tensor(gradient)
-
-
 def all_finite(tensors):
     """Boolean scalar: no tensor has NaN or Inf, or a sum that overflows.
 
@@ -227,23 +137,6 @@ def all_finite(tensors):
 def path_of(variable):
     """The path of a variable; one of TensorFlow's own has a name alone."""
     return getattr(variable, "path", None) or variable.name
-
-
-def concretely(function):
-    """What a function without arguments returns, not a part of any graph.
-
-    Args:
-        function: Function that may read variables.
-
-    Returns:
-        Its result, with tensors that have values.
-    """
-    if backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        with tf.init_scope():
-            return function()
-    return function()
 
 
 def warn_of_skipped_steps(optimizer):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import place_of
+from tf_spectral.backend.keras_internals import trained_variables
 from tf_spectral.backend.precision import working_dtype
 from tf_spectral.linalg.norms import duality_map
 from tf_spectral.optimizers.base import IterationSeed
@@ -163,11 +165,11 @@ class BlockDescent(JointOptimizer):
         )
 
     def joint_step(self, gradients, variables, learning_rate):
-        places = [self._get_variable_index(v) for v in variables]
-        blocks = [None] * len(self._trainable_variables)
+        places = [place_of(self, v) for v in variables]
+        blocks = [None] * len(trained_variables(self))
         for place, gradient in zip(places, gradients):
             # Slices of an embedding that became one tensor forgot its shape.
-            shape = self._trainable_variables[place].shape
+            shape = trained_variables(self)[place].shape
             gradient = ops.reshape(gradient, shape)
             # In half precision a polar factor would be longer than one, and
             # a step as long as its certificate may be no number.
@@ -179,7 +181,7 @@ class BlockDescent(JointOptimizer):
                 for name, v in self._values.items()
             },
             blocks,
-            self._trainable_variables,
+            trained_variables(self),
             self.iterations,
         )
         choose = chosen_blocks(
@@ -228,7 +230,7 @@ class BlockDescent(JointOptimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         # The scale knows the learning rate.
-        place = self._get_variable_index(variable)
+        place = place_of(self, variable)
         scale = ops.convert_to_tensor(self._scales)[place]
 
         def update():
@@ -244,7 +246,7 @@ class BlockDescent(JointOptimizer):
         warn_of_skipped_steps(self)
         if self.use_ema:
             # The averages are the weights now.
-            self._keep(self._curvature.anew(self._trainable_variables))
+            self._keep(self._curvature.anew(trained_variables(self)))
 
     def get_config(self):
         return {

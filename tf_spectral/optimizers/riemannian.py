@@ -8,7 +8,14 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import count_step
+from tf_spectral.backend.keras_internals import current_learning_rate
+from tf_spectral.backend.keras_internals import decay_weights
+from tf_spectral.backend.keras_internals import place_of
+from tf_spectral.backend.keras_internals import trained_variables
 from tf_spectral.backend.precision import working_dtype
+from tf_spectral.backend.tensors import concretely
+from tf_spectral.backend.variables import assign_if
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.linalg.orthogonal import orthogonality_error
 from tf_spectral.linalg.orthogonal import reorthogonalize
@@ -23,7 +30,6 @@ from tf_spectral.linalg.retractions import retract_skew
 from tf_spectral.linalg.retractions import shortened
 from tf_spectral.optimizers.base import InPlaceOptimizer
 from tf_spectral.optimizers.base import all_finite
-from tf_spectral.optimizers.base import concretely
 from tf_spectral.optimizers.base import warn_of_skipped_steps
 
 # Keras optimizers whose `update_step` is not all of a step.
@@ -89,7 +95,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
         if self.built or not variables:
             return
         super().build(variables)
-        variables = self._trainable_variables
+        variables = trained_variables(self)
         self._on_manifold = [
             isinstance(constraint, Orthogonal)
             for constraint in self._constraints
@@ -184,18 +190,15 @@ class RiemannianOptimizer(InPlaceOptimizer):
         if not self.built and trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             self.build(trainable_variables)
-        with _lifted_constraints(
-            self._trainable_variables if self.built else []
-        ):
+        with _lifted_constraints(trained_variables(self) if self.built else []):
             super().apply(grads, trainable_variables)
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        super()._backend_update_step(grads, trainable_variables, learning_rate)
-        self.euclidean_optimizer._iterations.assign_add(1)
+    def after_updates(self):
+        count_step(self.euclidean_optimizer)
 
     def update_step(self, gradient, variable, learning_rate):
         gradient = ops.convert_to_tensor(gradient)
-        place = self._get_variable_index(variable)
+        place = place_of(self, variable)
         if not self._on_manifold[place]:
             self._euclidean_step(gradient, variable, learning_rate)
             return
@@ -209,7 +212,7 @@ class RiemannianOptimizer(InPlaceOptimizer):
         gradient = ops.where(finite, gradient, ops.zeros_like(gradient))
         inner = self.euclidean_optimizer
         if self._given:
-            learning_rate = inner._get_current_learning_rate()
+            learning_rate = current_learning_rate(inner)
         inner.update_step(gradient, variable, learning_rate)
 
     def _correct(self, place, variable):
@@ -232,22 +235,20 @@ class RiemannianOptimizer(InPlaceOptimizer):
                 lambda: constraint.by_blocks(reorthogonalize, value),
             )
 
-        self.assign_if(ops.equal(steps % period, 0), variable, corrected)
+        assign_if(self, ops.equal(steps % period, 0), variable, corrected)
 
     def _is_orthogonal(self, place, value):
         """Boolean scalar, whether no block of a value shows an error."""
         matrices = self._constraints[place].matrices(value)
         return ops.all(ops.stack([seems_orthogonal(m) for m in matrices]))
 
-    def _apply_weight_decay(self, variables):
+    def decayed(self, variables):
         flat = [
-            v
-            for v in variables
-            if not self._on_manifold[self._get_variable_index(v)]
+            v for v in variables if not self._on_manifold[place_of(self, v)]
         ]
-        super()._apply_weight_decay(flat)
         if self._given:
-            self.euclidean_optimizer._apply_weight_decay(flat)
+            decay_weights(self.euclidean_optimizer, flat)
+        return flat
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
@@ -422,7 +423,7 @@ def _check_unused(optimizer, variables):
     """Raises if a Euclidean optimizer was built for other variables."""
     if not optimizer.built:
         return
-    own = {id(v) for v in optimizer._trainable_variables}
+    own = {id(v) for v in trained_variables(optimizer)}
     if own != {id(v) for v in variables}:
         raise ValueError(
             f"Argument `euclidean_optimizer` has variables already: "

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import trained_variables
 from tf_spectral.backend.precision import working_dtype
 from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.base import path_of
@@ -157,7 +158,7 @@ class SpectralDescent(BlockDescent):
     def _memories(self, name):
         return [
             self._add(f"{name}_{i}", v.shape, working_dtype(v.dtype))
-            for i, v in enumerate(self._trainable_variables)
+            for i, v in enumerate(trained_variables(self))
         ]
 
     def make_curvature(self, variables):

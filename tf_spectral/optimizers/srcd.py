@@ -7,7 +7,10 @@ import keras
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import trained_variables
 from tf_spectral.backend.precision import working_dtype
+from tf_spectral.backend.variables import assign_rows
+from tf_spectral.backend.variables import gather_rows
 from tf_spectral.linalg import givens
 from tf_spectral.linalg.orthogonal import skew_gradient
 from tf_spectral.linalg.pairings import disjoint_pairs
@@ -149,7 +152,7 @@ class SRCD(RiemannianOptimizer):
             return
         super().build(variables)
         self._sizes, self._moments, self._seeds = {}, {}, {}
-        for place, variable in enumerate(self._trainable_variables):
+        for place, variable in enumerate(trained_variables(self)):
             if self._on_manifold[place] and variable.shape[0] > 1:
                 sizes = self._round_sizes(variable)
                 self._sizes[place] = sizes
@@ -185,7 +188,7 @@ class SRCD(RiemannianOptimizer):
     def correction_steps(self, place):
         if place not in self._sizes:
             return 1000
-        rows = self._trainable_variables[place].shape[0]
+        rows = trained_variables(self)[place].shape[0]
         return max(1, 1000 * rows // (2 * sum(self._sizes[place])))
 
     def manifold_step(self, place, variable, gradient, learning_rate):
@@ -253,11 +256,11 @@ class SRCD(RiemannianOptimizer):
         slots = self._moments[place]
         if not slots:
             return derivatives
-        old = {name: self.gather_rows(v, places) for name, v in slots.items()}
+        old = {name: gather_rows(v, places) for name, v in slots.items()}
         new, directions = self._updated(old, derivatives)
         for name, slot in slots.items():
             kept = ops.where(finite, new[name], old[name])
-            self.assign_rows(slot, places, kept)
+            assign_rows(self, slot, places, kept)
         return directions
 
     def _updated(self, old, derivatives):
@@ -278,8 +281,8 @@ class SRCD(RiemannianOptimizer):
         r_j, r_l, g_j, g_l = (
             ops.cast(rows, dtype)
             for rows in (
-                self.gather_rows(variable, j),
-                self.gather_rows(variable, l),
+                gather_rows(variable, j),
+                gather_rows(variable, l),
                 ops.take(gradient, j, axis=0),
                 ops.take(gradient, l, axis=0),
             )
@@ -301,13 +304,13 @@ class SRCD(RiemannianOptimizer):
             return
         j, l = pairs[:, 0], pairs[:, 1]  # noqa: E741
         r_j, r_l = (
-            ops.cast(self.gather_rows(variable, rows), angles.dtype)
+            ops.cast(gather_rows(variable, rows), angles.dtype)
             for rows in (j, l)
         )
         delta_j, delta_l = givens.rotation_increments(r_j, r_l, angles)
         rows = ops.concatenate([r_j - delta_j, r_l - delta_l])
         rows = ops.cast(rows, variable.dtype)
-        self.assign_rows(variable, ops.concatenate([j, l]), rows)
+        assign_rows(self, variable, ops.concatenate([j, l]), rows)
 
     def _within(self, pairs, dtype):
         """One for the first pairs, as many as a schedule asks for."""
@@ -329,7 +332,7 @@ class SRCD(RiemannianOptimizer):
         count = sum(self._sizes[place])
         if not self._fixed():
             count = ops.cast(self._scheduled(count), dtype)
-        d = self._trainable_variables[place].shape[0]
+        d = trained_variables(self)[place].shape[0]
         return ops.full((), pair_total(d), dtype) / count
 
     def get_config(self):
