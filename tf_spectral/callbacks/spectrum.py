@@ -149,7 +149,8 @@ def _measure_svd(svd):
         "sigma_max": float(sigma.max()),
         "spectral_margin": float(abs(sigma - 1).max()),
         "orthogonality_error": max(
-            float(orthogonality_error(q, exact=True)) for q in factors
+            float(ops.convert_to_numpy(orthogonality_error(q, exact=True)))
+            for q in factors
         ),
     }
 
@@ -161,7 +162,9 @@ def _measure_constrained(variable):
         q = q.astype("float64")
         q = q.T if q.shape[0] < q.shape[1] else q
         sigma.append(np.linalg.svd(q, compute_uv=False))
-        errors.append(float(orthogonality_error(matrix, exact=True)))
+        errors.append(
+            float(ops.convert_to_numpy(orthogonality_error(matrix, exact=True)))
+        )
     sigma = np.concatenate(sigma)
     return {
         "sigma_min": float(sigma.min()),
