@@ -13,6 +13,10 @@ LOWEST = .venv-lowest
 # One process a core: most tests trace small graphs, on one core each.
 PYTEST = -m pytest --numprocesses auto --dist worksteal
 
+# The quick suite compiles thousands of functions that run once: what LLVM would
+# spend on them is for `make test-all`.
+QUICK = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
+
 # TensorFlow's remarks on the processor; errors are still shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -39,14 +43,14 @@ demo: $(VENV)/ready
 	$(BIN)/python keras_examples/pixel_images.py
 
 test: $(VENV)/ready
-	$(BIN)/python $(PYTEST)
+	$(QUICK) $(BIN)/python $(PYTEST)
 
 test-all: $(VENV)/ready-backends lint
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 	$(MAKE) test-backends
 
 test-backends: $(VENV)/ready-backends
-	KERAS_BACKEND=jax $(BIN)/python $(PYTEST)
+	$(QUICK) KERAS_BACKEND=jax $(BIN)/python $(PYTEST)
 	KERAS_BACKEND=torch $(BIN)/python $(PYTEST)
 
 # The lowest versions that setup.cfg allows; of these TensorFlow has no build
@@ -58,7 +62,7 @@ test-lowest:
 	$(LOWEST)/bin/pip install --quiet --upgrade pip
 	$(LOWEST)/bin/pip install --quiet -e .[examples,test] \
 	    tensorflow==2.18.* keras==3.8.* numpy==2.0.*
-	$(LOWEST)/bin/python $(PYTEST)
+	$(QUICK) $(LOWEST)/bin/python $(PYTEST)
 
 BENCHMARKS = recurrent dense optimizers orthogonal bounds input_pipeline
 
