@@ -11,7 +11,7 @@ from tf_spectral.linalg import polar
 from tf_spectral.linalg.norms import frobenius_norm
 from tf_spectral.linalg.norms import nuclear_norm_upper_bound
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
-from tf_spectral.linalg.polar import iterate
+from tf_spectral.linalg.polar import _iterate
 from tf_spectral.linalg.polar import polar_and_nuclear
 
 
@@ -137,9 +137,9 @@ def test_half_precision_and_lists_are_no_exception(monkeypatch):
 
     def noted(z, schedule):
         seen.append(helpers.dtype_of(z))
-        return iterate(z, schedule)
+        return _iterate(z, schedule)
 
-    monkeypatch.setattr(polar, "iterate", noted)
+    monkeypatch.setattr(polar, "_iterate", noted)
     monkeypatch.setattr(precision, "products_may_be_short", lambda: True)
     x = spread(12, 7, 1, 0.1)
     q, nu = polar_and_nuclear(ops.cast(x, "bfloat16"))

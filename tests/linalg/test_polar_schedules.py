@@ -7,7 +7,7 @@ from keras import ops
 from tests import helpers
 from tests import oracles_norms as oracles
 from tests.helpers import assert_close
-from tf_spectral.linalg.polar import iterates_on_gram
+from tf_spectral.linalg.polar import _iterates_on_gram
 from tf_spectral.linalg.polar import nuclear_norm
 from tf_spectral.linalg.polar import polar_and_nuclear
 from tf_spectral.linalg.polar import polar_factor
@@ -60,10 +60,10 @@ def test_every_step_is_minimax_and_fits_the_next(name):
 
 
 def test_where_the_gram_matrix_is_cheaper():
-    assert not iterates_on_gram(300, 300, 2)
-    assert not iterates_on_gram(450, 300, 2)
-    assert iterates_on_gram(784, 300, 2)
-    assert not iterates_on_gram(784, 300, 1)
+    assert not _iterates_on_gram(300, 300, 2)
+    assert not _iterates_on_gram(450, 300, 2)
+    assert _iterates_on_gram(784, 300, 2)
+    assert not _iterates_on_gram(784, 300, 1)
 
 
 @pytest.mark.parametrize("dtype", ("float16", "bfloat16"))

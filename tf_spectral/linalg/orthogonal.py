@@ -289,6 +289,15 @@ def widest_dtype():
 def rounding_of(dtype):
     """The relative error of one rounding in a floating dtype.
 
+    Args:
+        dtype: String, the dtype.
+
+    Returns:
+        Float.
+
+    Raises:
+        ValueError: If it is no floating dtype.
+
     Example:
 
     >>> from tf_spectral.linalg.orthogonal import rounding_of

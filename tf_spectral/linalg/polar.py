@@ -137,7 +137,7 @@ def _factor(z, schedule):
     """The approximate factor of a tall matrix of entries at most one."""
     if z.shape[1] == 1:
         return z / safe_divisor(ops.sqrt(ops.sum(z * z)))
-    return iterate(z, schedule)
+    return _iterate(z, schedule)
 
 
 def _by_svd(z):
@@ -185,7 +185,7 @@ def safe_divisor(norm):
     return ops.where(norm == 0, ops.ones_like(norm), norm)
 
 
-def iterates_on_gram(p, n, steps):
+def _iterates_on_gram(p, n, steps):
     """Whether a stage of some steps is cheaper on its `(n, n)` Gram matrix.
 
     Per step after the first, `x` itself takes its Gram matrix and its update,
@@ -203,7 +203,7 @@ def iterates_on_gram(p, n, steps):
     return steps > 1 and 2 * p > 3 * n
 
 
-def iterate(x, schedule):
+def _iterate(x, schedule):
     """`x` with all singular values taken to about one, and to at most one.
 
     Args:
@@ -215,7 +215,7 @@ def iterate(x, schedule):
     """
     runs = []
     for stage in schedule.stages:
-        whole = iterates_on_gram(*x.shape, len(stage))
+        whole = _iterates_on_gram(*x.shape, len(stage))
         runs += [stage] if whole else [(step,) for step in stage]
     for i, steps in enumerate(runs):
         factor = _stage_factor(x, steps, normalize=i == 0)
