@@ -407,6 +407,8 @@ CASES = {
     "linalg.norms.induced_norm": matrices("kernel", norm=2),
     "linalg.norms.dual_norm": matrices("gradient", norm=2),
     "linalg.norms.duality_map": matrices("gradient", norm=2),
+    "linalg.polar.polar_factor": matrices("x"),
+    "linalg.polar.nuclear_norm": matrices("x"),
     "linalg.polar.polar_and_nuclear": matrices("x"),
     "linalg.norms.nuclear_norm_upper_bound": matrices("x"),
     "linalg.orthogonal.skew_gradient": matrices("r", "g"),

@@ -1,8 +1,10 @@
 """What every test starts from: float64 everywhere, one seed, no leftovers."""
 
 import collections
+import gc
 import math
 import os
+import zlib
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,6 +17,10 @@ import keras
 import pytest
 
 from tests import helpers
+
+# What was imported is never garbage: not looked through again and again.
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +62,29 @@ def pytest_collection_modifyitems(items):
         chosen = cases[len(cases) // 2]
         for item in cases:
             if item is not chosen:
+                item.add_marker(pytest.mark.slow)
+    _keep_few(items)
+
+
+def _keep_few(items):
+    """Of a test that is `costly` some cases stay, the others are `slow`.
+
+    Which they are differs between tests, so that each kind of optimizer or
+    layer stays in some.
+    """
+    tests = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("costly") and _has_cases(item):
+            if not item.get_closest_marker("slow"):
+                tests[item.nodeid.split("[")[0]].append(item)
+    for name, cases in tests.items():
+        keep = cases[0].get_closest_marker("costly").kwargs.get("keep", 1)
+        start = zlib.crc32(name.encode())
+        kept = {
+            (start + i * len(cases) // keep) % len(cases) for i in range(keep)
+        }
+        for place, item in enumerate(cases):
+            if place not in kept:
                 item.add_marker(pytest.mark.slow)
 
 

@@ -140,7 +140,7 @@ def _compile(f, mode):
         return jax.jit(f)
     import tensorflow as tf
 
-    return tf.function(f, jit_compile=mode == "xla")
+    return tf.function(f, jit_compile=mode == "xla", autograph=False)
 
 
 def _tensorflow_value_and_grad(f, tensors, mode):

@@ -91,6 +91,7 @@ def test_keeps_the_determinant_of_a_small_step(determinant):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.costly(keep=2)
 def test_nan_stays_within_its_block(bad, mode):
     w = RNG.normal(size=(3, 6))
     w[1, 1] = bad
@@ -202,6 +203,7 @@ class ErrorOfEachStep(keras.callbacks.Callback):
     [("simple_rnn", "adam"), ("lstm", "sgd")]
     + [("dense", name) for name in OPTIMIZERS],
 )
+@pytest.mark.costly(keep=2)
 def test_in_a_fit(kind, optimizer):
     make, weight, blocks = LAYERS[kind]
     layer = make(Orthogonal(blocks))

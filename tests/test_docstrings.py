@@ -73,10 +73,8 @@ def public_names():
     for module in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
         module = importlib.import_module(module)
         for name, value in vars(module).items():
-            place = getattr(value, "__module__", "")
-            is_own = place == module.__name__ or name in getattr(
-                module, "__all__", ()
-            )
+            is_own = getattr(value, "__module__", "") == module.__name__
+            is_own = name in getattr(module, "__all__", [name] * is_own)
             if callable(value) and is_own and not name.startswith("_"):
                 yield f"{module.__name__}.{name}", value
 

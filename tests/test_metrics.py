@@ -148,6 +148,7 @@ def language_model(jit_compile="auto"):
 
 
 @pytest.mark.parametrize("jit_compile", JIT)
+@pytest.mark.costly
 def test_masks_and_weights_in_evaluate(jit_compile):
     rng = np.random.default_rng(2)
     x = rng.integers(1, 11, size=(5, 7))
@@ -198,6 +199,7 @@ def precision_at(k, labels, scores, weights=None):
 
 
 @pytest.mark.parametrize("jit_compile", JIT)
+@pytest.mark.costly
 def test_precision_at_k_of_keras(jit_compile):
     """What the docs promise of Keras: logits, weights, batches, k > labels."""
     rng = np.random.default_rng(3)

@@ -65,6 +65,7 @@ def test_what_a_factor_captures_of_the_frobenius_norm(accuracy, share):
 
 
 @pytest.mark.parametrize("shape", [(9, 6), (4, 11), (30, 1)])
+@pytest.mark.costly(keep=3)
 def test_bounds_at_the_ends_of_the_range(shape, mode):
     def norms(x):
         q, nu = polar_and_nuclear(x)

@@ -62,6 +62,7 @@ def fit(model, *callbacks, **options):
 
 @pytest.mark.parametrize("every", (1, 2, 10))
 @pytest.mark.parametrize("start", (0, 2, 3))
+@pytest.mark.costly(keep=3)
 def test_epochs_count_from_the_first_of_all(start, every):
     monitor = Weights(every)
     logs = fit(compiled_model(), monitor, initial_epoch=start)["weights"]

@@ -52,6 +52,7 @@ def svd_of(matrix):
 
 
 @pytest.mark.parametrize("mode", ["sigmoid", "free", "fixed"])
+@pytest.mark.costly
 def test_values_are_those_of_the_matrix(mode):
     rnn = SpectralRNN(6, reflectors=3, sigma_radius=0.3, sigma_mode=mode)
     monitor = SpectrumMonitor()

@@ -292,6 +292,7 @@ def operations_in(function):
         slow("low_rank", True),
     ],
 )
+@pytest.mark.costly
 def test_keras_own_export_keeps_values_and_gradients(
     tmp_path, form, return_sequences
 ):

@@ -38,6 +38,7 @@ def dtypes(tensors):
     ],
     ids=("thin", "dense", "modrelu", "fallback"),
 )
+@pytest.mark.costly
 def test_trains(half, options):
     model, layer = model_of(f"mixed_{half}", sigma_mode="fixed", **options)
     assert dtypes(layer.weights) == {"float32"}

@@ -94,6 +94,7 @@ class Kill(keras.callbacks.Callback):
             raise Killed
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_backup(tmp_path):
     whole = compiled_model()
     start = whole.get_weights()

@@ -103,6 +103,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("layer_class,options,masked", CASES)
+@pytest.mark.costly(keep=4)
 def test_equals_the_stock_layer(layer_class, options, masked):
     """Outputs and all gradients, also those of U, sigma and V."""
     layer = make(layer_class, reflectors=(2, 3), **options)
@@ -165,6 +166,7 @@ def test_the_kernel_is_that_of_its_gates():
 @pytest.mark.parametrize(
     "layer_class,sigma_mode", [*zip(BOTH, ("sigmoid", "clip"))]
 )
+@pytest.mark.costly
 def test_bounds_hold_after_large_steps(layer_class, sigma_mode):
     layer = layer_class(
         UNITS,

@@ -161,6 +161,7 @@ def test_gradient_through_time_keeps_its_length():
 
 
 @pytest.mark.parametrize("activation", ["modrelu", "tanh", "gelu"])
+@pytest.mark.costly
 def test_stays_orthogonal_and_learns(activation):
     layer = OrthogonalRNN(UNITS, activation=activation)
     model = keras.Sequential(
@@ -188,6 +189,7 @@ def wrapped(kind, **options):
 
 
 @pytest.mark.parametrize("kind", ["plain", "bidirectional", "stacked"])
+@pytest.mark.costly
 def test_saved_with_modrelu(kind, tmp_path):
     layer = wrapped(kind, trainable_initial_state=True)
     model = keras.Sequential([keras.Input((None, FEATURES)), layer])

@@ -266,16 +266,19 @@ def test_every_length_of_low_rank(length, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.costly(keep=3)
 def test_every_way_to_run(form, mode):
     check(Problem(18, form=form), mode)
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.costly
 def test_float32(form):
     check(Problem(17, form=form, dtype="float32"), helpers.MODES[-1])
 
 
 @pytest.mark.parametrize("form", ("dense", "thin"))
+@pytest.mark.costly(keep=2)
 def test_every_way_to_run_with_all_options(form, mode):
     check(
         Problem(

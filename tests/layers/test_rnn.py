@@ -131,6 +131,7 @@ def test_without_state_or_bias(contender, make, sequences):
 
 
 @pytest.mark.parametrize("masked", BOOLEANS)
+@pytest.mark.costly(keep=6)
 def test_every_gradient_equals_that_of_the_unrolled_loop(
     contender, make, masked
 ):
@@ -175,6 +176,7 @@ def test_gradients_equal_those_of_the_reference(contender):
 
 
 @compiled("low_rank", "lstm")
+@pytest.mark.costly(keep=2)
 def test_gradients_in_every_mode(contender, mode):
     check_gradients(contender, mode)
 
@@ -214,6 +216,7 @@ def same_weights_of_stateful(layer, other):
 
 
 @compiled("dense", "gru")
+@pytest.mark.costly
 def test_stateful_trains(make):
     model = keras.Sequential(
         [
@@ -340,6 +343,7 @@ def test_stacked_cells(make):
 
 
 @compiled("dense", "fallback", "gru")
+@pytest.mark.costly
 def test_dynamic_shapes(make):
     layer = built(make())
     inputs = keras.Input((None, FEATURES))
@@ -484,6 +488,7 @@ def test_training_moves_every_weight(make):
 
 
 @compiled("low_rank", "gru")
+@pytest.mark.costly
 def test_learns_in_a_compiled_model(make):
     model = keras.Sequential(
         [keras.Input((None, FEATURES)), make(), keras.layers.Dense(1)]
@@ -496,6 +501,7 @@ def test_learns_in_a_compiled_model(make):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.costly(keep=2)
 def test_integers_and_booleans_are_cast(contender, make):
     """As stock layers do: sequences, initial states and masks."""
     layer = built(make(return_sequences=True))
@@ -551,6 +557,7 @@ def test_input_without_features_or_time(make):
 
 
 @compiled("dense", "fallback", "lstm")
+@pytest.mark.costly(keep=3)
 def test_usable_after_an_exception(contender, make, mode):
     options = {"dropout": 0.4, "recurrent_dropout": 0.3, "seed": 7}
     layer = built(make(**options))

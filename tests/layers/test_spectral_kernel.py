@@ -200,6 +200,7 @@ def test_kernel_and_singular_values(contender):
 @pytest.mark.parametrize(
     "contender", (*SOME, "square", "scalar"), indirect=True
 )
+@pytest.mark.costly
 def test_bounds_hold_after_large_steps(contender):
     layer, x = contender.make(), contender.inputs()
     layer.build((None, *contender.shape))
@@ -219,6 +220,7 @@ def test_bounds_hold_after_large_steps(contender):
 
 
 @pytest.mark.parametrize("contender", SOME, indirect=True)
+@pytest.mark.costly
 def test_learns_in_a_compiled_model(contender):
     model = model_of(contender, contender.make(), units=1)
     model.compile(
@@ -230,6 +232,7 @@ def test_learns_in_a_compiled_model(contender):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.costly(keep=2)
 def test_unknown_batch(contender):
     model = model_of(contender, contender.built())
     layer = model.layers[-1]

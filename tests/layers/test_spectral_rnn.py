@@ -140,6 +140,7 @@ def test_modrelu_trains_its_bias():
 
 
 @pytest.mark.parametrize("sigma_mode", MODES)
+@pytest.mark.costly
 def test_singular_values_stay_in_bounds(sigma_mode):
     """20 steps of Adam, each as long as the whole interval, and longer."""
     layer = SpectralRNN(

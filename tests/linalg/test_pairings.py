@@ -165,6 +165,7 @@ def interleaved_chains(d):
 
 
 @pytest.mark.parametrize("d", (2, 3, 40, 131))
+@pytest.mark.costly(keep=2)
 def test_matrices_that_take_many_rounds(d, mode):
     u = np.sort(np.random.default_rng(d).uniform(1, 2, d))
     one_wanted = np.outer(u, u) * (1 - np.eye(d))

@@ -37,6 +37,7 @@ def dtype(request):
 
 
 @pytest.mark.parametrize("make", MODELS)
+@pytest.mark.costly(keep=5)
 def test_there_and_back_with_the_same_outputs(make, dtype):
     model, x = make()
     shaken(model)
@@ -61,6 +62,7 @@ def test_there_and_back_with_the_same_outputs(make, dtype):
 
 
 @pytest.mark.parametrize("make", [mlp, cnn, recurrent, wrapped])
+@pytest.mark.costly
 def test_training_goes_on_within_the_bounds(make):
     model, x = make()
     converted = spectralize(shaken(model))
@@ -85,6 +87,7 @@ def test_training_goes_on_within_the_bounds(make):
 
 
 @pytest.mark.parametrize("make", [cnn, recurrent, wrapped])
+@pytest.mark.costly
 def test_converted_models_are_saved_and_loaded(make, tmp_path):
     model, x = make()
     converted = spectralize(shaken(model))

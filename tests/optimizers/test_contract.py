@@ -65,6 +65,7 @@ def learn_alike(contender, modes):
         assert_same(run, runs[0], contender.rounding)
 
 
+@pytest.mark.costly(keep=3)
 def test_learns_alike_in_every_mode(every):
     learn_alike(every, [name for name in compile_modes() if name != "xla"])
 
@@ -75,6 +76,7 @@ def test_learns_alike_under_xla(every):
     learn_alike(every, ["graph", "xla"])
 
 
+@pytest.mark.costly
 def test_an_update_step_is_the_sum_of_its_parts(contender):
     """Two half batches accumulated, or one whole batch."""
     whole = compiled(contender)
@@ -84,6 +86,7 @@ def test_an_update_step_is_the_sum_of_its_parts(contender):
     assert_same(weights_of(halves), weights_of(whole), contender.rounding)
 
 
+@pytest.mark.costly
 def test_loss_scaling_changes_nothing(contender):
     plain = compiled(contender)
     fitted(plain)
@@ -93,6 +96,7 @@ def test_loss_scaling_changes_nothing(contender):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="not in PyTorch's trainer")
+@pytest.mark.costly
 def test_several_steps_in_an_execution(contender):
     one = compiled(contender)
     fitted(one)
@@ -101,6 +105,7 @@ def test_several_steps_in_an_execution(contender):
     assert_same(weights_of(several), weights_of(one), contender.rounding)
 
 
+@pytest.mark.costly
 def test_schedules_and_whole_numbers_as_learning_rate(contender):
     rate = contender.learning_rate
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
@@ -191,6 +196,7 @@ def test_config_keeps_every_argument():
     assert not unseen
 
 
+@pytest.mark.costly(keep=2)
 def test_saved_training_goes_on_bit_for_bit(every, tmp_path):
     model = compiled(every)
     fitted(model, epochs=1)
@@ -205,6 +211,7 @@ def test_saved_training_goes_on_bit_for_bit(every, tmp_path):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+@pytest.mark.costly(keep=2)
 def test_checkpointed_training_goes_on_bit_for_bit(every, tmp_path):
     import tensorflow as tf
 
@@ -223,6 +230,7 @@ def test_checkpointed_training_goes_on_bit_for_bit(every, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.costly(keep=2)
 def test_mixed_precision(contender, policy):
     if BACKEND == "torch" and policy == "mixed_float16":
         pytest.skip("PyTorch has no float16 products on this processor")
@@ -239,6 +247,7 @@ def test_mixed_precision(contender, policy):
         assert np.isfinite(value).all()
 
 
+@pytest.mark.costly
 def test_constraints_hold(contender):
     model = compiled(contender)
     fitted(model)
@@ -247,6 +256,7 @@ def test_constraints_hold(contender):
         np.testing.assert_allclose(kernel.T @ kernel, np.eye(6), atol=1e-5)
 
 
+@pytest.mark.costly
 def test_float64(contender):
     model = compiled(contender, network(contender, dtype="float64"))
     x, y = examples(dtype="float64")
@@ -256,6 +266,7 @@ def test_float64(contender):
         assert value.dtype == "float64"
 
 
+@pytest.mark.costly
 def test_options_of_every_optimizer(contender):
     plain = compiled(contender)
     fitted(plain, epochs=1)
@@ -284,6 +295,7 @@ def test_zero_gradients_change_nothing(contender):
     assert_same(weights_of(model), before, tolerance)
 
 
+@pytest.mark.costly(keep=2)
 def test_a_gradient_that_is_no_number_is_left_out(contender):
     model = compiled(contender)
     x, y = examples()

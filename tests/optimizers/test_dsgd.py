@@ -244,6 +244,7 @@ QUICK = {
         for pair in itertools.product(sorted(LOSSES), NORMS)
     ],
 )
+@pytest.mark.costly(keep=2)
 def test_each_step_gains_what_is_certified(name, norm):
     check_certificate(*descend(*LOSSES[name], 30, norm=norm))
 
@@ -258,6 +259,7 @@ def test_each_step_gains_what_is_certified(name, norm):
     ],
     ids=str,
 )
+@pytest.mark.costly
 def test_cheaper_steps_keep_the_certificate(options):
     check_certificate(*descend(*LOSSES["softmax"], 30, **options))
 

@@ -232,6 +232,7 @@ def learns(make, contender, optimizer, xla):
 
 
 @pytest.mark.parametrize("make", QUICK, ids=lambda make: make.__name__)
+@pytest.mark.costly(keep=2)
 def test_dsgd_trains_each_kind_of_model(make):
     """With nothing set, which is what is typed first."""
     learns(make, OPTIMIZERS["dsgd_2"], lambda _: DSGD(), QUICK[make])
@@ -249,6 +250,7 @@ def test_dsgd_trains_each_kind_of_model_under_xla(make):
 
 @pytest.mark.parametrize("xla", [False, pytest.param(True, marks=SLOW)])
 @pytest.mark.parametrize("name", ["srgd", "srcd_best", "spectral_cyclic"])
+@pytest.mark.costly
 def test_every_class_trains_on_slices(name, xla):
     """Shared embeddings, whose gradients are slices, and a square kernel."""
     learns(shared_embedding, OPTIMIZERS[name], OPTIMIZERS[name].make, xla)
@@ -300,6 +302,7 @@ def test_every_optimizer_trains_every_kind_of_model(make, name):
         keras.optimizers.Adam,
     ],
 )
+@pytest.mark.costly
 def test_averages_are_orthogonal_too(make):
     """Written at the end of `fit`, and swapped in for each evaluation."""
     optimizer = make(learning_rate=0.05, use_ema=True, ema_momentum=0.7)
@@ -361,6 +364,7 @@ def test_variables_of_tensorflow_alone(make):
 
 
 @pytest.mark.parametrize("name", ["dsgd_2", "srgd", "srcd_best"])
+@pytest.mark.costly
 def test_h5_files_load(name, tmp_path):
     """Keras leaves the optimizer's state out of them, and says so."""
     contender = OPTIMIZERS[name]
@@ -437,6 +441,7 @@ def test_overwritten_averages_are_orthogonal(name):
 
 
 @pytest.mark.parametrize("name", CLASSES_OF_OPTIMIZERS)
+@pytest.mark.costly
 def test_wrapped_in_optimizers_of_keras(name, tmp_path):
     """As `mixed_float16` wraps them, and for a part of the weights."""
 

@@ -87,6 +87,7 @@ def test_a_step_under_xla_is_the_eager_one(make):
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)])
 @pytest.mark.parametrize("retraction", ["expm", "cayley", "qr", "polar"])
+@pytest.mark.costly(keep=2)
 def test_srgd_descends_on_rectangular_variables(shape, retraction):
     target = haar(7, seed=3)[: shape[0], : shape[1]]
     start = haar(7, seed=4)[: shape[0], : shape[1]]
@@ -199,6 +200,7 @@ def test_average_weights_are_orthogonal_again():
         lambda: SRCD(0.1, "greedy", block_size=4, adaptive="adam"),
     ],
 )
+@pytest.mark.costly(keep=3)
 def test_huge_gradients_leave_no_mark(optimizer):
     """A rotation by more than half a turn is noise, but is a rotation."""
     optimizer = optimizer()

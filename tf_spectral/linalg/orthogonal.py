@@ -19,6 +19,17 @@ from tf_spectral.linalg.norms import frobenius_norm
 from tf_spectral.linalg.norms import spectral_norm_upper_bound
 from tf_spectral.linalg.polar import polar_factor
 
+__all__ = [
+    "nearest_orthogonal",
+    "orthogonality_error",
+    "reorthogonalize",
+    "riemannian_gradient",
+    "rounding_of",
+    "seems_orthogonal",
+    "skew_gradient",
+    "tangent_projection",
+]
+
 
 def skew_gradient(r, g):
     """`S = r g^T - g r^T`, the gradient seen from the orthogonal group.
@@ -122,6 +133,7 @@ def riemannian_gradient(w, g):
 
     Reference: Edelman, Arias and Smith, 1998.
     """
+    w, g = check_alike("w", w, "g", g)
     return tangent_projection(w, g)
 
 

@@ -17,6 +17,12 @@ from tf_spectral.backend.precision import working_dtype
 from tf_spectral.checks import check_rank
 from tf_spectral.linalg.polar_schedules import SCHEDULES
 
+__all__ = [
+    "nuclear_norm",
+    "polar_and_nuclear",
+    "polar_factor",
+]
+
 
 def polar_factor(x, exact=False, accuracy="high"):
     """The polar factor `A B^T` of a matrix `x = A diag(s) B^T`.

@@ -140,7 +140,7 @@ def path_of(variable):
 
 
 def warn_of_skipped_steps(optimizer):
-    """Tells once of steps left out for gradients that are no numbers."""
+    """Warns once of steps that were skipped because of NaN or Inf."""
     skipped = int(ops.convert_to_numpy(optimizer.skipped_steps))
     if skipped > getattr(optimizer, "_warned_of_skipped", 0):
         optimizer._warned_of_skipped = skipped

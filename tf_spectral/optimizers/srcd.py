@@ -383,7 +383,7 @@ def moment_names(adaptive, lazy):
 
 
 def updated_moments(old, derivatives, count, beta_1, beta_2, epsilon):
-    """New moments, and what takes the place of the partial derivatives.
+    """New moments, and what replaces the partial derivatives.
 
     Args:
         old: Dict of tensors shaped as `derivatives`: `"v"`, the mean squares;
