@@ -275,7 +275,7 @@ def test_names_are_as_those_of_keras(optimizer):
     )
     assert [optimizer().name, optimizer().name] == [snake, f"{snake}_1"]
     assert optimizer(name="mine").name == "mine"
-    for name in (optimizer.__name__, optimizer.__name__.lower()):
+    for name in (optimizer.__name__, optimizer.__name__.lower(), snake):
         assert type(keras.optimizers.get(name)) is optimizer
 
 

@@ -9,8 +9,15 @@ from tf_spectral.optimizers.srcd import SRCD
 
 __all__ = ["DSGD", "SRCD", "SRGD", "SpectralDescent"]
 
-# `compile("dsgd")`, in the letters of the class or in small ones, as for
-# Keras' own optimizers.
-for _optimizer in (DSGD, SRCD, SRGD, SpectralDescent):
-    for _name in (_optimizer.__name__, _optimizer.__name__.lower()):
+# `compile("dsgd")`: the name of the class, in small letters, too, as for
+# Keras' own optimizers, and what an optimizer calls itself.
+_NAMES = {
+    "dsgd": DSGD,
+    "srcd": SRCD,
+    "srgd": SRGD,
+    "spectraldescent": SpectralDescent,
+    "spectral_descent": SpectralDescent,
+}
+for _short, _optimizer in _NAMES.items():
+    for _name in (_optimizer.__name__, _short):
         keras.saving.get_custom_objects().setdefault(_name, _optimizer)
