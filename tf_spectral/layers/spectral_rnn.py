@@ -35,7 +35,8 @@ class SpectralRNNCell(FastRNNCell):
             are cheaper. Defaults to `None`.
         sigma_center: Non-negative float, the middle of the singular values.
             Defaults to `1.0`.
-        sigma_radius: Float between 0 and `sigma_center`. Defaults to `0.01`.
+        sigma_radius: Positive float, smaller than a positive `sigma_center`.
+            Defaults to `0.01`.
         sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`: see
             `tf_spectral.parametrizations.SVD`. Defaults to `"sigmoid"`.
         activation: Name or function of a Keras activation, or `"modrelu"`
@@ -243,7 +244,8 @@ class SpectralRNN(FastRNN):
             pair `(m_u, m_v)`. 16 for 128 units is a good start. Defaults to
             `None`.
         sigma_center: Non-negative float. Defaults to `1.0`.
-        sigma_radius: Float between 0 and `sigma_center`. Defaults to `0.01`.
+        sigma_radius: Positive float, smaller than a positive `sigma_center`.
+            Defaults to `0.01`.
         sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`. Defaults to
             `"sigmoid"`.
         activation: Keras activation or `"modrelu"`. Defaults to
