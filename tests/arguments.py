@@ -113,6 +113,9 @@ def fault_of(run, argument, value, case):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             results = run(value)
+    except FileNotFoundError as error:
+        # Python's own words, with the path.
+        return None if str(error.filename) == str(value) else f"{error}"
     except (ValueError, TypeError) as error:
         named = re.search(rf"\b{argument}\b", str(error))
         if named or argument in (*OF_KERAS, *case.data) or passed_on(value):

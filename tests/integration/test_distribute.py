@@ -98,7 +98,7 @@ options = [
     {"norm": "inf", "norm_refresh": 3},
     {"selection": "all", "polar_accuracy": "fast"},
     {"selection": "random", "seed": 5},
-    {"selection": "sequential", "norm": "inf"},
+    {"selection": "cyclic", "norm": "inf"},
 ]
 print(json.dumps([compare(maker(**o), x, y) for o in options]))
 """
@@ -114,7 +114,7 @@ options = [
         "radius": 0.1,
         "polar_accuracy": "exact",
     },
-    {"lipschitz": {"kernel": 4.0, "default": 1.0}, "update": "greedy"},
+    {"lipschitz": {"kernel": 4.0, "default": 1.0}, "selection": "greedy"},
     {
         "learning_rate": 0.01,
         "lipschitz": 1.0,

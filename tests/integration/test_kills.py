@@ -116,7 +116,7 @@ def test_a_killed_example_keeps_its_log(name, processes, tmp_path):
     rng, kills = np.random.default_rng(0), 0
     for _ in range(KILLS):
         # A start, and what it still has to do.
-        alive = seconds * rng.uniform(0, 0.5 + 2 / KILLS)
+        alive = seconds * rng.uniform(0, min(0.8, 0.5 + 2 / KILLS))
         process = processes.Process(
             target=killed.example, args=arguments(parts)
         )

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tf_spectral import checks
+
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLORS = (
     "#0072B2",
@@ -62,6 +64,44 @@ def new_figure(title, xlabel, ylabel):
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def words(name, value):
+    """A text for a figure, or `None` for one that is made.
+
+    Args:
+        name: String, the argument.
+        value: String or `None`.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+
+    >>> from tf_spectral.plotting.canvas import words
+    >>> words("title", "Loss")
+    'Loss'
+    """
+    return None if value is None else checks.text(name, value, empty=True)
+
+
+def draw_baseline(axes, baseline):
+    """Marks a number by a dotted line; `None` marks nothing.
+
+    Args:
+        axes: A matplotlib `Axes`.
+        baseline: Number or `None`.
+
+    Example:
+
+    >>> from tf_spectral.plotting.canvas import draw_baseline
+    >>> from tf_spectral.plotting.canvas import new_figure
+    >>> figure, axes = new_figure("Loss", "Epoch", "Loss (nats)")
+    >>> draw_baseline(axes, 0.5)
+    """
+    if baseline is not None:
+        text = f"Baseline, {baseline:.4g}"
+        axes.axhline(baseline, label=text, **REFERENCE)
 
 
 def colors(count):

@@ -4,12 +4,15 @@ import collections.abc
 
 import numpy as np
 
+from tf_spectral import checks
 from tf_spectral.plotting.canvas import REFERENCE
 from tf_spectral.plotting.canvas import colors
+from tf_spectral.plotting.canvas import draw_baseline
 from tf_spectral.plotting.canvas import draw_line
 from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
 from tf_spectral.plotting.canvas import readable
+from tf_spectral.plotting.canvas import words
 from tf_spectral.plotting.logs import common_axis
 from tf_spectral.plotting.logs import is_log
 from tf_spectral.plotting.logs import labelled_logs
@@ -65,6 +68,10 @@ def learning_curves(
 
     - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), figures 1 to 3.
     """
+    metric = checks.text("metric", metric)
+    log_scale = checks.boolean("log_scale", log_scale)
+    title, ylabel = words("title", title), words("ylabel", ylabel)
+    baseline = _number("baseline", baseline)
     logs = _label_logs(logs)
     curves = {label: _curves(log, metric) for label, log in logs.items()}
     name = readable(metric)
@@ -76,13 +83,15 @@ def learning_curves(
             text = f"{label}, {part}" if label else part.capitalize()
             draw_line(axes, x, y, color, text, STYLES[part])
             drawn[label, part] = axes.lines[-1]
-    if baseline is not None:
-        text = f"Baseline, {baseline:.4g}"
-        axes.axhline(baseline, label=text, **REFERENCE)
+    draw_baseline(axes, baseline)
     if log_scale:
         axes.set_yscale("log", nonpositive="mask")
     finish(figure, _handles(axes, drawn) if len(curves) > 1 else None)
     return figure
+
+
+def _number(name, value):
+    return None if value is None else checks.number(name, value)
 
 
 def _handles(axes, drawn):
@@ -106,6 +115,8 @@ def _label_logs(logs):
     is_labelled = isinstance(logs, collections.abc.Mapping) and any(
         map(is_log, logs.values())
     )
+    if isinstance(logs, collections.abc.Mapping) and not logs:
+        checks.refuse("logs", "hold a log", logs, "a log or a dict of logs")
     logs = logs if is_labelled else {"": logs}
     return {str(label): to_columns(log, "logs") for label, log in logs.items()}
 
@@ -174,6 +185,11 @@ def update_curves(
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, figures 2, 4, 5, 7.
     """
+    metric = checks.text("metric", metric)
+    log_scale = checks.boolean("log_scale", log_scale)
+    title, ylabel = words("title", title), words("ylabel", ylabel)
+    xlabel, baseline = words("xlabel", xlabel), _number("baseline", baseline)
+    dashed = checks.sequence("dashed", dashed, of=" of labels")
     logs = labelled_logs(logs)
     curves = {
         label: points(log, metric, argument="metric")
@@ -185,9 +201,7 @@ def update_curves(
     )
     for color, (label, (x, y)) in zip(colors(len(curves)), curves.items()):
         draw_line(axes, x, y, color, label, "--" if label in dashed else "-")
-    if baseline is not None:
-        text = f"Baseline, {baseline:.4g}"
-        axes.axhline(baseline, label=text, **REFERENCE)
+    draw_baseline(axes, baseline)
     if log_scale:
         axes.set_yscale("log", nonpositive="mask")
     finish(figure)
@@ -228,6 +242,7 @@ def singular_values(log, prefix=None, title=None):
     - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), figure 4, which
       has the spectral margin `max |sigma - 1|` of the same range.
     """
+    prefix, title = words("prefix", prefix), words("title", title)
     log = to_columns(log)
     weights = _monitored_weights(log, prefix)
     figure, axes = new_figure(
@@ -293,6 +308,7 @@ def layer_choices(log, title=None):
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, figures 3 and 6.
     """
+    title = words("title", title)
     log = to_columns(log)
     names = [name for name in log if name.startswith(PREFIX)]
     if not names:

@@ -4,11 +4,13 @@ import collections.abc
 
 import numpy as np
 
+from tf_spectral import checks
 from tf_spectral.plotting.canvas import REFERENCE
 from tf_spectral.plotting.canvas import colors
 from tf_spectral.plotting.canvas import draw_line
 from tf_spectral.plotting.canvas import finish
 from tf_spectral.plotting.canvas import new_figure
+from tf_spectral.plotting.canvas import words
 from tf_spectral.plotting.logs import labelled_logs
 from tf_spectral.plotting.logs import points
 from tf_spectral.plotting.logs import positions
@@ -49,7 +51,7 @@ def gradient_flow(norms, title=None):
 
     - [Zhang et al., 2018](https://arxiv.org/abs/1803.09327), figure 1 (d-f).
     """
-    norms = _check_norms(norms)
+    norms, title = _check_norms(norms), words("title", title)
     figure, axes = new_figure(
         title or "Gradient flow through time",
         "Time step t",
@@ -95,7 +97,7 @@ def _check_norms(norms):
     for label, received in norms.items():
         try:
             values = np.asarray(received, dtype="float64")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             values = np.array([])
         if values.ndim != 1 or not len(values) or (values < 0).any():
             place = f"norms[{label!r}]" if label else "norms"
@@ -153,7 +155,8 @@ def partial_derivatives(values, bins=60, title=None):
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
     for recurrent neural network training", 2022, figure 2.
     """
-    sizes = _sizes(values)
+    bins = checks.integer("bins", bins, minimum=1, maximum=10_000)
+    title, sizes = words("title", title), _sizes(values)
     if not any(len(size) for size in sizes.values()):
         raise ValueError(
             "Argument `values` has nothing to draw. Expected a dict of label "
@@ -223,7 +226,7 @@ def local_gradient(logs, title=None):
     Reference: Flynn, "The duality structure gradient descent algorithm:
     analysis and applications to neural networks", 2017, theorem 4.8.
     """
-    logs = labelled_logs(logs)
+    title, logs = words("title", title), labelled_logs(logs)
     figure, axes = new_figure(
         title or "Local gradient norm and the bound of theorem 4.8",
         "Update T",

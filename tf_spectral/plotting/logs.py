@@ -98,7 +98,7 @@ def to_columns(log, name="log"):
     array([2., 1.])
     """
     if isinstance(log, (str, os.PathLike)):
-        return read_log(log)
+        return read_log(checks.path(name, log))
     if _is_history(log):
         # A monitor keeps the epochs with its measurements.
         epochs = {"epoch": log.epoch} if hasattr(log, "epoch") else {}
