@@ -45,7 +45,9 @@ def contender(request):
 
 
 def gradients_like(model, value):
-    return [ops.full_like(v, value) for v in model.trainable_variables]
+    return [
+        ops.full(v.shape, value, v.dtype) for v in model.trainable_variables
+    ]
 
 
 def apply(model, gradients):
