@@ -22,6 +22,15 @@ slow_but_on_torch = (
 )
 
 
+def skip_what_keras_cannot(layer):
+    """Skips a test of a GRU without bias on JAX.
+
+    Keras' own gives float64 for float32 there, while 64 bits are on.
+    """
+    if BACKEND == "jax" and isinstance(layer, keras.layers.GRU):
+        pytest.skip("Keras' GRU without bias fails on JAX with 64 bits on")
+
+
 def evaluate(f, *arrays, mode=MODES[0]):
     """`f(*tensors)`, outputs as NumPy arrays in the structure `f` returns."""
     outputs = _compile(f, mode)(*_tensors(arrays))

@@ -207,10 +207,9 @@ _TABLE = {
     "hard_tanh": _Row(Activation(1.0, 1.0, 0.0, doubt=_KINK)),
     "hard_silu": _Row(Activation(None, 1.5, 0.0, doubt=_KINK)),
 }
-_TABLE["swish"] = _TABLE["silu"]
-
 # Those with two continuous derivatives.
-SMOOTH = ("tanh", "sigmoid", "erf", "linear", "softplus", "silu", "gelu")
+SMOOTH = tuple(name for name, row in _TABLE.items() if row.derivatives)
+_TABLE["swish"] = _TABLE["silu"]
 
 
 def activation_name(activation):

@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from tests.helpers import assert_close
+from tests.helpers import skip_what_keras_cannot
 from tests.layers import contract
 from tests.layers.contract import CLOSE
 from tests.layers.contract import EXACT
@@ -258,6 +259,7 @@ def test_stateful_layers_convert(name):
 
 def test_without_bias(any_layer):
     layer = any_layer.built(use_bias=False)
+    skip_what_keras_cannot(layer)
     if any_layer.kind is OrthogonalRNN:
         layer.cell.recurrent_kernel.assign(np.eye(UNITS))
     stock, x = layer.to_stock(), any_layer.inputs()
@@ -271,6 +273,7 @@ def test_without_bias(any_layer):
 def test_what_was_set_later_goes_over(any_layer):
     """An activation of `None` is the identity; `use_bias` may come too late."""
     layer = any_layer.built(use_bias=True)
+    skip_what_keras_cannot(layer)
     if any_layer.kind is OrthogonalRNN:
         layer.cell.recurrent_kernel.assign(np.eye(UNITS))
     x = any_layer.inputs()

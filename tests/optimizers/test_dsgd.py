@@ -423,8 +423,13 @@ def test_layer_update_counter_of_a_model_without_an_input(every):
         x, y, batch_size=10, epochs=2, verbose=0, callbacks=[counter]
     ).history
     moved = np.add(logs["updates/out/kernel"], logs["updates/out/bias"])
-    assert moved.tolist() == [2, 2]
-    assert counter.history["epoch"][-2:] == [0, 1]
+    if every == 2 and BACKEND != "tensorflow":
+        # Built before the first epoch there: that is the first measurement.
+        assert moved.tolist() == [0, 4]
+        assert counter.history["epoch"] == [-1, 1]
+    else:
+        assert moved.tolist() == [2, 2]
+        assert counter.history["epoch"][-2:] == [0, 1]
 
 
 def test_layer_update_counter_wants_dsgd():

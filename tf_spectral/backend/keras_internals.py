@@ -33,7 +33,7 @@ def own_variables(layer):
 
 def is_of_keras(thing):
     """Whether a class or function comes with Keras."""
-    return getattr(thing, "__module__", "").split(".")[0] == "keras"
+    return (getattr(thing, "__module__", None) or "").startswith("keras.")
 
 
 def is_symbolic_operation(operation):

@@ -1,8 +1,8 @@
 """Loops over time, a chunk of steps in each iteration, on every backend.
 
-Nothing here is differentiated: the recurrence that uses it writes its own
-backward pass. So each backend may use its fastest loop, and none has to keep
-what its automatic differentiation would.
+Nothing here is differentiated: the recurrence writes its own backward pass,
+and the Lipschitz constants need none. So each backend may use its fastest
+loop, and none has to keep what its automatic differentiation would.
 """
 
 import keras
