@@ -17,6 +17,11 @@ PYTEST = -m pytest --numprocesses auto --dist worksteal
 # spend on them is for `make test-all`.
 QUICK = XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
 
+# JAX compiles each operation alone, and again in each process but for this.
+KEEP_COMPILED = JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 # TensorFlow's remarks on the processor; errors are still shown.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -50,7 +55,7 @@ test-all: $(VENV)/ready-backends lint
 	$(MAKE) test-backends
 
 test-backends: $(VENV)/ready-backends
-	$(QUICK) KERAS_BACKEND=jax $(BIN)/python $(PYTEST)
+	$(QUICK) $(KEEP_COMPILED) KERAS_BACKEND=jax $(BIN)/python $(PYTEST)
 	KERAS_BACKEND=torch $(BIN)/python $(PYTEST)
 
 # The lowest versions that setup.cfg allows; of these TensorFlow has no build

@@ -4,6 +4,7 @@ import collections
 import gc
 import math
 import os
+import pathlib
 import zlib
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
@@ -27,6 +28,23 @@ gc.freeze()
 def fresh_session():
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(1337)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_compiled_functions():
+    """Forgets what JAX compiled before the kernel refuses it more memory.
+
+    Each function takes some mappings of memory, of which Linux allows a
+    process 65,530; beyond that it is killed.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if helpers.BACKEND == "jax" and maps.exists():
+        if maps.read_bytes().count(b"\n") > 20_000:
+            import jax
+
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture(params=helpers.MODES)
