@@ -108,7 +108,12 @@ def test_numbers_of_numpy_are_taken_and_saved(tmp_path):
         ]
     )
     optimizer = optimizers.DSGD(
-        learning_rate=np.float32(1), norm=np.inf, norm_refresh=np.int64(2)
+        learning_rate=np.float32(1),
+        norm=np.inf,
+        smoothness=bounds.LayerwiseSmoothness.from_variables(
+            model.trainable_variables, np.inf
+        ),
+        norm_refresh=np.int64(2),
     )
     model.compile(optimizer, "mse")
     optimizer.build(model.trainable_variables)
@@ -124,6 +129,7 @@ def test_norms_are_followed_where_no_bound_needs_them():
     """One layer has none: there was `None` in the place of the norms."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    model.compile(optimizers.DSGD(norm_refresh=2), loss)
+    record = bounds.LayerwiseSmoothness.from_model(model, loss=loss)
+    model.compile(optimizers.DSGD(smoothness=record, norm_refresh=2), loss)
     history = model.fit(np.eye(2), np.eye(2), epochs=4, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]

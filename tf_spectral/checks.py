@@ -766,6 +766,18 @@ def check_rank(name, value, rank):
     return value
 
 
+def check_matrices(name, value):
+    """`value` as a floating tensor `(..., n_in, n_out)`."""
+    value = check_rank(name, value, None)
+    if len(value.shape) < 2:
+        raise ValueError(
+            f"Argument `{name}` must be a matrix or a stack of matrices. "
+            "Expected rank 2 at least, "
+            f"Received: {name}.shape={tuple(value.shape)}"
+        )
+    return value
+
+
 def check_square(name, value):
     """`value` as a square floating matrix."""
     value = check_rank(name, value, 2)

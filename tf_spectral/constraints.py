@@ -1,7 +1,6 @@
 """Constraints that keep weights orthogonal under any Keras optimizer."""
 
 import math
-import re
 import warnings
 
 from keras import constraints
@@ -9,6 +8,7 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from tf_spectral import checks
+from tf_spectral import kernel_names
 from tf_spectral.linalg.orthogonal import nearest_orthogonal
 
 
@@ -107,7 +107,7 @@ class Orthogonal(constraints.Constraint):
             `Orthogonal` with integers as arguments.
         """
         shape = tuple(w.shape)
-        names = _names(w)
+        names = kernel_names.names_of(w)
         axes = self.input_axes
         if axes is None:
             axes, told = _input_axes(names, shape)
@@ -179,38 +179,19 @@ def _checked(name, value):
     return None if value is None else checks.integer(name, value, minimum=1)
 
 
-# The names that Keras gives to what its layers hold.
-_CELL = re.compile(r"(lstm|gru|conv_lstm)_cell(_\d+)?")
-_GATES = {"lstm": 4, "gru": 3, "conv_lstm": 4}
-_INTO_HEADS = ("query", "key", "value")
-
-
-def _names(w):
-    """The parts of a variable's path, the last first; none of a tensor."""
-    path = getattr(w, "path", None)
-    return path.split("/")[::-1] if isinstance(path, str) else []
-
-
 def _input_axes(names, shape):
     """How many axes are rows, and whether the names tell so."""
     all_but_one = max(len(shape) - 1, 1)
     if len(shape) < 3 or not names:
         return all_but_one, True
-    layer = names[1] if len(names) > 1 else ""
-    if len(shape) == 3 and layer in _INTO_HEADS:
-        # A convolution may be named so, too.
-        return 1, any("attention" in name for name in names[2:])
+    if kernel_names.is_into_heads(names, shape):
+        return 1, kernel_names.is_of_attention(names)
     # A depthwise kernel is many small matrices, which no axes tell apart.
-    told = "conv" in layer and "depthwise" not in f"{layer}/{names[0]}"
+    layer = kernel_names.layer_of(names)
+    told = "conv" in layer and not kernel_names.is_depthwise(names)
     return all_but_one, told or layer == "attention_output"
 
 
 def _gates(names, shape):
-    """How many gates lie side by side in a variable."""
-    if not names or len(shape) < 2:
-        return 1
-    name, layer = names[0], names[1] if len(names) > 1 else ""
-    if name == "recurrent_kernel" and shape[-2] and not shape[-1] % shape[-2]:
-        return shape[-1] // shape[-2]
-    cell = _CELL.fullmatch(layer)
-    return _GATES[cell[1]] if cell and name == "kernel" else 1
+    """How many gates lie side by side in a matrix."""
+    return kernel_names.gates(names, shape) if len(shape) > 1 else 1

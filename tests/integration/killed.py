@@ -119,7 +119,10 @@ def mixed():
 CASES = {
     "dsgd_greedy": lambda: dsgd(norm=2, certified=True),
     "dsgd_random": lambda: dsgd(norm=1, selection="random", seed=1),
-    "dsgd_all": lambda: dsgd(norm="inf", selection="all", norm_refresh=3),
+    "dsgd_all": lambda: dsgd(
+        norm="inf", selection="all", certified=True, norm_refresh=3
+    ),
+    "dsgd_measured": dsgd,
     "spectral_descent": lambda: descent(lipschitz=1.0, momentum=0.9),
     "spectral_descent_rms": lambda: descent(
         lipschitz=1.0, preconditioner="rms"

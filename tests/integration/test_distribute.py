@@ -72,11 +72,13 @@ print(json.dumps([compare(make_model, x, x[:, 1, :1] * x[:, 3, 1:])]))
 """
 
 DSGD = """
+from tf_spectral.bounds import LayerwiseSmoothness
 from tf_spectral.optimizers import DSGD
 
 
-def maker(**options):
+def maker(**given):
     def make_model():
+        options = dict(given)
         model = keras.Sequential(
             [
                 keras.Input((3,)),
@@ -84,6 +86,10 @@ def maker(**options):
                 keras.layers.Dense(2, "sigmoid"),
             ]
         )
+        if options.pop("certified", False):
+            options["smoothness"] = LayerwiseSmoothness.from_model(
+                model, options["norm"], residual=1.0, loss="mse"
+            )
         model.compile(DSGD(**options), "mse")
         return model
 
@@ -93,12 +99,13 @@ def maker(**options):
 x = rng.normal(size=(8, 3)).astype("float32")
 y = (x[:, :2] > 0).astype("float32")
 options = [
-    {"norm": 1},
-    {"norm": 2},
-    {"norm": "inf", "norm_refresh": 3},
-    {"selection": "all", "polar_accuracy": "fast"},
+    {},
+    {"norm": 1, "weight_decay": 0.1},
+    {"norm": 1, "certified": True},
+    {"norm": 2, "certified": True},
+    {"norm": "inf", "norm_refresh": 3, "certified": True},
     {"selection": "random", "seed": 5},
-    {"selection": "cyclic", "norm": "inf"},
+    {"selection": "cyclic", "norm": "inf", "smoothness": "constant"},
 ]
 print(json.dumps([compare(maker(**o), x, y) for o in options]))
 """

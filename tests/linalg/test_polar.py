@@ -222,3 +222,29 @@ def test_a_sum_that_rounding_makes_larger_is_no_more_than_the_norm():
         _, nu = polar_and_nuclear(x, accuracy="standard")
         exact = np.linalg.norm(x.astype("float64"))
         assert (1 - 1e-5) * exact < float(nu) <= exact
+
+
+@pytest.mark.parametrize("accuracy", [*PROMISED, "exact"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_stack_is_its_matrices(accuracy, shape):
+    x = normal(2, 3, *shape)
+    x[0, 1] = 0.0
+    x[1, 2] *= 1e12
+    options = {"exact": True} if accuracy == "exact" else {"accuracy": accuracy}
+    q, nu = (
+        ops.convert_to_numpy(y)
+        for y in polar_and_nuclear(ops.convert_to_tensor(x), **options)
+    )
+    assert q.shape == x.shape and nu.shape == (2, 3)
+    for i in np.ndindex(2, 3):
+        expected = polar_and_nuclear(ops.convert_to_tensor(x[i]), **options)
+        one, size = (ops.convert_to_numpy(y) for y in expected)
+        assert_close(q[i], one, 1e-9, 1.0)
+        assert_close(nu[i], size, 1e-12, 1.0 if size == 0 else None)
+
+
+def test_a_stack_of_nothing():
+    q, nu = polar_and_nuclear(ops.zeros((4, 0, 3)))
+    assert tuple(q.shape) == (4, 0, 3) and tuple(nu.shape) == (4,)
+    with pytest.raises(ValueError, match="rank 2 at least"):
+        polar_and_nuclear(ops.zeros((4,)))

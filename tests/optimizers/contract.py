@@ -84,10 +84,12 @@ def spectral_descent(lipschitz, learning_rate=1.0, **fixed):
 
 
 OPTIMIZERS = {
-    "dsgd_1": dsgd(norm=1),
+    "dsgd_measured": dsgd(),
+    "dsgd_measured_1": dsgd(norm=1, momentum=0.0, selection="greedy"),
+    "dsgd_1": dsgd(norm=1, certified=True),
     "dsgd_2": dsgd(norm=2, certified=True),
-    "dsgd_all": dsgd(selection="all", polar_accuracy="fast"),
-    "dsgd_random": dsgd(selection="random", seed=7),
+    "dsgd_all": dsgd(0.1, selection="all", smoothness="constant"),
+    "dsgd_random": dsgd(selection="random", certified=True, seed=7),
     "dsgd_delayed": dsgd(norm="inf", certified=True, norm_refresh=3),
     "srgd": riemannian(SRGD, euclidean_optimizer=keras.optimizers.Adam),
     "srcd_random": riemannian(SRCD, block_size=1.0, seed=3, adaptive="adam"),

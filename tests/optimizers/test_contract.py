@@ -26,7 +26,7 @@ from tf_spectral.optimizers import SRGD
 from tf_spectral.optimizers import SpectralDescent
 
 # One of each class: what is not of a variant is seen on these.
-CLASSES = ("dsgd_2", "spectral_rms", "srgd", "srcd_random")
+CLASSES = ("dsgd_measured", "dsgd_2", "spectral_rms", "srgd", "srcd_random")
 
 
 @pytest.fixture(params=sorted(OPTIMIZERS))
@@ -142,9 +142,9 @@ SETTINGS = [
         selection="random",
         smoothness="constant",
         polar_accuracy="fast",
-        norm_refresh=3,
         seed=5,
     ),
+    DSGD(momentum=0.5, blocks={"kernel": 2, "default": "vector"}),
     SpectralDescent(
         lipschitz={"kernel": 2.0, "default": 1.0},
         selection="cyclic",
@@ -185,7 +185,13 @@ def test_config_keeps_every_argument():
         for parameter in inspect.signature(type(optimizer)).parameters
         # Of the class above, or with a test of its own.
         if parameter
-        not in ("learning_rate", "name", "kwargs", "euclidean_optimizer")
+        not in (
+            "learning_rate",
+            "name",
+            "kwargs",
+            "euclidean_optimizer",
+            "norm_refresh",
+        )
     }
     for optimizer in SETTINGS:
         kind, config = type(optimizer), optimizer.get_config()

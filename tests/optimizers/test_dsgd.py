@@ -161,7 +161,7 @@ def test_only_contenders_get_a_polar_factor(monkeypatch):
     assert moved(steps) == [4]
     assert calls == [(5, 3)]
     calls.clear()
-    apply(model, DSGD(selection="cyclic"), gradients)
+    apply(model, DSGD(selection="cyclic", smoothness="constant"), gradients)
     assert calls == [(4, 6)]
 
 
@@ -363,8 +363,9 @@ def test_followed_norms_know_of_averages_that_fit_writes():
 def test_one_layer_under_every_option():
     """Then no norm of a weight is needed, and none is followed."""
     choices = ("greedy", "all", "random", "cyclic")
-    cases = [*itertools.product(NORMS, choices, (None,), (3,))]
-    cases += itertools.product(NORMS, choices[:1], ("constant", "record"), (1,))
+    kinds = ("constant", "record", "measured")
+    cases = [*itertools.product(NORMS, choices, ("record",), (3,))]
+    cases += itertools.product(NORMS, choices[:1], kinds, (1,))
     for norm, selection, smoothness, refresh in cases:
         model = keras.Sequential(
             [keras.Input((4,)), keras.layers.Dense(3, "softmax", dtype=DTYPE)]
@@ -380,21 +381,24 @@ def test_one_layer_under_every_option():
         assert len(moved(steps)) == (2 if selection == "all" else 1)
 
 
-def test_guesses_without_a_record():
-    model = network()
-    x, y = examples()
-    model.compile(DSGD(), "mse", jit_compile=False)
-    losses = model.fit(x, y, epochs=5, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    model = network()
-    model.compile("tf_spectral>DSGD", "mse")
-    assert isinstance(model.optimizer, DSGD)
+def test_what_is_not_said_depends_on_the_kind_of_steps():
+    record = LayerwiseSmoothness.from_model(network(), loss=SumOfSquares())
+    for smoothness, selection, momentum, accuracy in (
+        ("measured", "all", 0.9, "fast"),
+        ("constant", "greedy", 0.0, "standard"),
+        (record, "greedy", 0.0, "standard"),
+    ):
+        optimizer = DSGD(smoothness=smoothness)
+        assert optimizer.selection == selection
+        assert optimizer.momentum == momentum
+        assert optimizer.polar_accuracy == accuracy
+    assert DSGD().smoothness == "measured"
 
 
 def test_layer_update_counter():
     model = network()
     x, y = examples()
-    model.compile(DSGD(norm=2), "mse")
+    model.compile(DSGD(norm=2, selection="greedy"), "mse")
     counter = LayerUpdateCounter()
     logs = model.fit(
         x, y, batch_size=10, epochs=3, verbose=0, callbacks=[counter]
@@ -448,9 +452,17 @@ def test_layer_update_counter_wants_dsgd():
         ({"selection": "best"}, "selection"),
         ({"polar_accuracy": 0.9}, "polar_accuracy"),
         ({"smoothness": "smooth"}, "smoothness"),
+        ({"smoothness": None}, "smoothness"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"smoothness": "constant", "momentum": 0.5}, "momentum"),
+        ({"smoothness": "constant", "blocks": {"kernel": 2}}, "blocks"),
+        ({"blocks": {}}, "blocks"),
+        ({"blocks": {"kernel": "columns"}}, "kernel"),
+        ({"blocks": {"kernel": 0}}, "kernel"),
+        ({"norm_refresh": 2}, "norm_refresh"),
         ({"norm_refresh": 0}, "norm_refresh"),
         ({"norm_refresh": 2.0}, "norm_refresh"),
-        ({"clipnorm": 1.0}, "clipnorm"),
+        ({"clipnorm": 1.0, "selection": "greedy"}, "clipnorm"),
         (
             {"norm_refresh": 2, "use_ema": True, "ema_overwrite_frequency": 3},
             "ema_overwrite_frequency",
@@ -484,7 +496,9 @@ def test_followed_norms_refuse_constraints():
         ]
     )
     with pytest.raises(ValueError, match="constraint(.|\n)*out/kernel"):
-        DSGD(norm_refresh=2).build(model.trainable_variables)
+        variables = model.trainable_variables
+        record = LayerwiseSmoothness.from_variables(variables)
+        DSGD(smoothness=record, norm_refresh=2).build(variables)
 
 
 def test_clipnorm_is_allowed_where_nothing_competes():

@@ -27,6 +27,8 @@ SLOW = pytest.mark.slow
 TOKENS, LENGTH, FEATURES = 9, 4, 5
 # One of each class, and of DSGD one for each way through its step.
 CONTENDERS = [
+    "dsgd_measured",
+    "dsgd_measured_1",
     "dsgd_1",
     "dsgd_random",
     "dsgd_all",
@@ -235,7 +237,7 @@ def learns(make, contender, optimizer, xla):
 @pytest.mark.costly(keep=2)
 def test_dsgd_trains_each_kind_of_model(make):
     """With nothing set, which is what is typed first."""
-    learns(make, OPTIMIZERS["dsgd_2"], lambda _: DSGD(), QUICK[make])
+    learns(make, OPTIMIZERS["dsgd_measured"], lambda _: DSGD(), QUICK[make])
 
 
 @pytest.mark.slow
@@ -245,7 +247,7 @@ def test_dsgd_trains_each_kind_of_model(make):
     ids=lambda make: make.__name__,
 )
 def test_dsgd_trains_each_kind_of_model_under_xla(make):
-    learns(make, OPTIMIZERS["dsgd_2"], lambda _: DSGD(), True)
+    learns(make, OPTIMIZERS["dsgd_measured"], lambda _: DSGD(), True)
 
 
 @pytest.mark.parametrize("xla", [False, pytest.param(True, marks=SLOW)])
@@ -256,15 +258,13 @@ def test_every_class_trains_on_slices(name, xla):
     learns(shared_embedding, OPTIMIZERS[name], OPTIMIZERS[name].make, xla)
 
 
-def test_dsgd_says_that_it_guesses_and_only_then():
+def test_dsgd_warns_of_nothing():
     model = one_layer(None)
-    with pytest.warns(UserWarning, match="not certified.*from_model.*loss="):
-        DSGD().build(model.trainable_variables)
     smoothness = LayerwiseSmoothness.from_model(model, loss=LOSS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        DSGD(smoothness=smoothness).build(model.trainable_variables)
-        DSGD(smoothness="constant").build(model.trainable_variables)
+        for kind in (smoothness, "constant", "measured"):
+            DSGD(smoothness=kind).build(model.trainable_variables)
 
 
 @pytest.mark.parametrize("optimizer", [DSGD, SRCD, SRGD, SpectralDescent])

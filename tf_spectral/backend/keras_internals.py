@@ -209,7 +209,9 @@ class HookedOptimizer(keras.optimizers.Optimizer):
       and, under `tf.distribute`, the sum over replicas;
     - `after_updates()`;
     - `after_averaging()`: the moving averages, if any, are up to date;
-    - `decayed(variables)`: those whose weights decay.
+    - `decayed(variables)`: those whose weights decay;
+    - `decay_length()`: what `weight_decay` is multiplied by, beside the
+      learning rate; `None` for one.
     """
 
     before_updates = None
@@ -222,6 +224,9 @@ class HookedOptimizer(keras.optimizers.Optimizer):
 
     def decayed(self, variables):
         return variables
+
+    def decay_length(self):
+        return None
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self.before_updates and keras.backend.backend() != "tensorflow":
@@ -244,4 +249,10 @@ class HookedOptimizer(keras.optimizers.Optimizer):
             self.after_averaging()
 
     def _apply_weight_decay(self, variables):
-        super()._apply_weight_decay(self.decayed(list(variables)))
+        decay, length = self.weight_decay, self.decay_length()
+        if decay is not None and length is not None:
+            self.weight_decay = decay * length
+        try:
+            super()._apply_weight_decay(self.decayed(list(variables)))
+        finally:
+            self.weight_decay = decay

@@ -14,7 +14,7 @@ from keras import ops
 from tf_spectral import checks
 from tf_spectral.backend.precision import in_full_precision
 from tf_spectral.backend.precision import working_dtype
-from tf_spectral.checks import check_rank
+from tf_spectral.checks import check_matrices
 from tf_spectral.linalg.polar_schedules import SCHEDULES
 
 __all__ = [
@@ -67,8 +67,8 @@ def polar_and_nuclear(x, exact=False, accuracy="high"):
     """Approximate polar factor and the nuclear norm it certifies.
 
     Args:
-        x: Floating tensor `(n_in, n_out)`. Zero gives zero; NaN or infinity
-            give a norm that is not finite.
+        x: Floating tensor `(n_in, n_out)`, or a stack `(..., n_in, n_out)`.
+            Zero gives zero; NaN or infinity give a norm that is not finite.
         exact: Boolean, whether to use a singular value decomposition: for
             reference, it is slow under XLA. Defaults to `False`.
         accuracy: `"high"`: six Polar Express steps and a cubic one, for a
@@ -84,12 +84,13 @@ def polar_and_nuclear(x, exact=False, accuracy="high"):
     Returns:
         Tuple `(q, nu)`: `q` of the shape and dtype of `x`, of spectral norm
         at most one (up to 1e-6 in `float32`); `nu = <x, q>` at most the
-        nuclear norm, `float32` or the wider dtype of `x`. Both hold for the
-        `q` that is returned: in half precision it is shortened by what
-        rounding may add.
+        nuclear norm, `float32` or the wider dtype of `x`, one for each matrix
+        of a stack. Both hold for the `q` that is returned: in half precision
+        it is shortened by what rounding may add.
 
     Raises:
-        ValueError: If `x` is not a floating matrix, or `accuracy` is unknown.
+        ValueError: If `x` is not floating or no matrix, or `accuracy` is
+            unknown.
 
     Example:
 
@@ -100,33 +101,37 @@ def polar_and_nuclear(x, exact=False, accuracy="high"):
 
     Reference: Amsel et al., "The Polar Express", 2025.
     """
-    x = check_rank("x", x, 2)
+    x = check_matrices("x", x)
     accuracy = checks.choice("accuracy", accuracy, SCHEDULES)
     exact = checks.boolean("exact", exact)
     dtype = backend.standardize_dtype(x.dtype)
     x = ops.cast(x, working_dtype(dtype))
     if 0 in x.shape:
-        return ops.cast(x, dtype), ops.zeros((), x.dtype)
+        return ops.cast(x, dtype), ops.zeros(x.shape[:-2], x.dtype)
     narrow = dtype if dtype != working_dtype(dtype) else None
     return _computed(x, exact, accuracy, narrow)
 
 
 @in_full_precision
 def _computed(x, exact, accuracy, narrow):
-    """Both of a matrix of the working dtype; the factor in `narrow`, if any."""
-    wide = x.shape[0] < x.shape[1]
-    scale = largest_entry(x)
-    z = scaled_down(ops.transpose(x) if wide else x, scale)
+    """Both of matrices of the working dtype; factors in `narrow`, if any."""
+    wide = x.shape[-2] < x.shape[-1]
+    scale = largest_entry(x, axis=(-2, -1))
+    z = scaled_down(transposed(x) if wide else x, scale)
     if exact:
         q, nu = _by_svd(z)
     else:
         q = _factor(z, SCHEDULES[accuracy])
-        nu = ops.sum(z * q) / rounding_margin(z)
+        nu = _inner(z, q) / rounding_margin(z)
     if narrow:
         q = ops.cast(_room_for_rounding(q, narrow), narrow)
-        nu = ops.sum(z * ops.cast(q, z.dtype)) / rounding_margin(z)
-    q = ops.transpose(q) if wide else q
-    return q, scale * nu
+        nu = _inner(z, ops.cast(q, z.dtype)) / rounding_margin(z)
+    q = transposed(q) if wide else q
+    return q, ops.squeeze(scale, (-2, -1)) * nu
+
+
+def _inner(a, b):
+    return ops.sum(a * b, axis=(-2, -1))
 
 
 def _room_for_rounding(q, dtype):
@@ -136,13 +141,13 @@ def _room_for_rounding(q, dtype):
     share of the Frobenius norm, the root of the rank.
     """
     unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(dtype, 2.0**-3)
-    return q / (1 + unit * math.sqrt(min(q.shape)))
+    return q / (1 + unit * math.sqrt(min(q.shape[-2:])))
 
 
 def _factor(z, schedule):
-    """The approximate factor of a tall matrix of entries at most one."""
-    if z.shape[1] == 1:
-        return z / safe_divisor(ops.sqrt(ops.sum(z * z)))
+    """The approximate factors of tall matrices of entries at most one."""
+    if z.shape[-1] == 1:
+        return z / safe_divisor(_frobenius(z))
     return _iterate(z, schedule)
 
 
@@ -153,24 +158,36 @@ def _by_svd(z):
         if backend.standardize_dtype(z.dtype) == "float64"
         else 2.0**-23
     )
-    kept = ops.cast(s > s[0] * eps * max(z.shape), z.dtype)
-    return (a * kept) @ bt, ops.sum(s)
+    kept = ops.cast(s > s[..., :1] * eps * max(z.shape[-2:]), z.dtype)
+    return (a * kept[..., None, :]) @ bt, ops.sum(s, axis=-1)
 
 
 def rounding_margin(x):
-    """A factor above one for what sums over a matrix lose by rounding.
+    """A factor above one for what sums over matrices lose by rounding.
 
     1e-6 (math 1.3, 1.4), and the error of a long sum, which grows like the
     root of its length.
     """
     wide = backend.standardize_dtype(x.dtype) == "float64"
     unit = 2.0**-53 if wide else 2.0**-24
-    return 1 + 1e-6 + unit * math.sqrt(math.prod(x.shape))
+    return 1 + 1e-6 + unit * math.sqrt(math.prod(x.shape[-2:]))
 
 
-def largest_entry(x):
-    """`max |x|`, or one where that is zero: a safe divisor of `x`."""
-    return safe_divisor(ops.max(ops.abs(x)))
+def largest_entry(x, axis=None):
+    """`max |x|`, or one where that is zero: a safe divisor of `x`.
+
+    Args:
+        x: Tensor.
+        axis: Tuple of axes to look along, which are kept, of size one.
+            Defaults to `None`: all, for a scalar.
+    """
+    kept = axis is not None
+    return safe_divisor(ops.max(ops.abs(x), axis=axis, keepdims=kept))
+
+
+def transposed(x):
+    """Each matrix of a stack transposed."""
+    return ops.swapaxes(x, -2, -1)
 
 
 def scaled_down(x, scale):
@@ -213,15 +230,15 @@ def _iterate(x, schedule):
     """`x` with all singular values taken to about one, and to at most one.
 
     Args:
-        x: Tensor `(p, n)`, `p >= n`, of entries at most one in size.
+        x: Tensor `(..., p, n)`, `p >= n`, of entries at most one in size.
         schedule: A `Schedule` of `polar_schedules`.
 
     Returns:
-        Tensor `(p, n)`.
+        Tensor `(..., p, n)`.
     """
     runs = []
     for stage in schedule.stages:
-        whole = _iterates_on_gram(*x.shape, len(stage))
+        whole = _iterates_on_gram(*x.shape[-2:], len(stage))
         runs += [stage] if whole else [(step,) for step in stage]
     for i, steps in enumerate(runs):
         factor = _stage_factor(x, steps, normalize=i == 0)
@@ -232,8 +249,8 @@ def _iterate(x, schedule):
 
 
 def _stage_factor(x, steps, normalize):
-    """The symmetric `(n, n)` matrix that takes `x` through some steps."""
-    m = ops.transpose(x) @ x
+    """The symmetric `(n, n)` matrices that take `x` through some steps."""
+    m = transposed(x) @ x
     scale, square, factor = None, None, None
     if normalize:
         m, square, scale = _normalized(m)
@@ -261,13 +278,13 @@ def _normalized(m):
 
 
 def _frobenius(m):
-    return ops.sqrt(ops.sum(m * m))
+    return ops.sqrt(ops.sum(m * m, axis=(-2, -1), keepdims=True))
 
 
 def _even_part(coefficients, m, square):
     """`a I + b m + c m^2 + d m^3 + e m^4`, in at most two products."""
     a, b, *rest = coefficients
-    h = ops.eye(m.shape[0], dtype=m.dtype) * a + b * m
+    h = ops.eye(m.shape[-1], dtype=m.dtype) * a + b * m
     if not rest:
         return h
     square = m @ m if square is None else square

@@ -1,7 +1,6 @@
 """Descent in blocks: one algorithm, several providers of curvature."""
 
 import random
-from typing import NamedTuple
 
 from keras import ops
 
@@ -18,79 +17,9 @@ from tf_spectral.optimizers.block_steps import POLAR_ACCURACIES
 from tf_spectral.optimizers.block_steps import SELECTIONS
 from tf_spectral.optimizers.block_steps import block_steps
 from tf_spectral.optimizers.block_steps import chosen_blocks
+from tf_spectral.optimizers.block_steps import one_of
 from tf_spectral.optimizers.block_steps import step_scales
-
-
-class Slot(NamedTuple):
-    """A variable that an optimizer keeps for a provider of curvature.
-
-    Attributes:
-        shape: Tuple.
-        dtype: String.
-        initial: Array of that shape, or `None` for zeros.
-    """
-
-    shape: tuple
-    dtype: str
-    initial: object = None
-
-
-class Measured(NamedTuple):
-    """What a provider of curvature knows at the begin of a step.
-
-    Attributes:
-        curvature: Tensor `(n,)`, what the step of each block is divided by.
-        longest: Tensor `(n,)`, the longest step of each block, or `None`.
-        kept: What the provider's `after` is to get.
-    """
-
-    curvature: object
-    longest: object = None
-    kept: object = None
-
-
-class Curvature:
-    """How much a loss bends in each of `n` blocks.
-
-    A provider holds no variables: the optimizer owns those that `slots` asks
-    for, and passes their values in and out.
-    """
-
-    def slots(self):
-        """Dict of `Slot`s by name."""
-        return {}
-
-    def measure(self, values, gradients, weights, step):
-        """The curvature before a step.
-
-        Args:
-            values: Dict of tensors, the values of the slots.
-            gradients: List of tensors, or `None` where a block has none.
-            weights: List of the variables.
-            step: Integer scalar tensor, the number of the step.
-
-        Returns:
-            `Measured`.
-        """
-        raise NotImplementedError
-
-    def after(self, kept, lengths, moved):
-        """New values of slots after a step.
-
-        Args:
-            kept: What `measure` asked to be kept.
-            lengths: Tensor `(n,)`, how far each block moves at most, zero for
-                those that stay.
-            moved: Boolean tensor `(n,)`.
-
-        Returns:
-            Dict of tensors, with the slots that change.
-        """
-        return {}
-
-    def anew(self, weights):
-        """New values of slots once weights were set from outside."""
-        return {}
+from tf_spectral.optimizers.measured_curvature import MeasuredCurvature
 
 
 class BlockDescent(JointOptimizer):
@@ -98,7 +27,9 @@ class BlockDescent(JointOptimizer):
 
     A step measures each block's gradient in the dual norm, chooses, and moves
     what is chosen by the duality map over the block's curvature. A subclass
-    says where curvatures come from, by `make_curvature(variables)`.
+    says where curvatures come from, by `make_curvature(variables)`: they are
+    known before the step (`Curvature`) or come out of the steps themselves
+    (`MeasuredCurvature`).
 
     Args:
         learning_rate: Float, schedule or callable.
@@ -143,6 +74,7 @@ class BlockDescent(JointOptimizer):
         dtypes = {working_dtype(v.dtype) for v in variables}
         self._dtype = "float64" if dtypes == {"float64"} else "float32"
         self._curvature = self.make_curvature(variables)
+        self.measures = isinstance(self._curvature, MeasuredCurvature)
         super().build(variables)
         slots = self._curvature.slots()
         self._values = {name: self._add(name, *s) for name, s in slots.items()}
@@ -174,39 +106,69 @@ class BlockDescent(JointOptimizer):
             # In half precision a polar factor would be longer than one, and
             # a step as long as its certificate may be no number.
             blocks[place] = ops.cast(gradient, working_dtype(gradient.dtype))
+        rate = ops.cast(learning_rate, self._dtype)
+        step = self._measured_step if self.measures else self._bounded_step
+        directions = step(blocks, rate)
+        return [directions[i] for i in places]
+
+    def _bounded_step(self, blocks, rate):
+        """Directions by curvatures that are known before a step."""
         blocks, metrics, finite = self.remember(blocks)
-        measured = self._curvature.measure(
-            {
-                name: ops.convert_to_tensor(v)
-                for name, v in self._values.items()
-            },
+        known = self._curvature.measure(
+            self._known_values(),
             blocks,
             trained_variables(self),
             self.iterations,
         )
-        choose = chosen_blocks(
-            self.selection, len(blocks), self.iterations, self._seed
-        )
         steps = block_steps(
-            blocks, measured.curvature, self.norm, choose, self.polar_accuracy
+            blocks,
+            known.curvature,
+            self.norm,
+            self._chosen(len(blocks)),
+            self.polar_accuracy,
         )
-        rate = ops.cast(learning_rate, self._dtype)
         scales, lengths = step_scales(
-            steps, rate, measured.curvature, measured.longest
+            steps, rate, known.curvature, known.longest
         )
-        moved = ops.logical_and(steps.chosen, finite)
-        zeros = ops.zeros_like(scales)
-        self._scales.assign(ops.where(moved, scales, zeros))
-        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
-        lengths = ops.where(moved, lengths, zeros)
-        self._keep(self._curvature.after(measured.kept, lengths, moved))
-        self.note(steps.dual_norms, measured.curvature, moved)
+        moved = self._settle(scales, steps.chosen, finite)
+        lengths = ops.where(moved, lengths, ops.zeros_like(lengths))
+        self._keep(self._curvature.after(known.kept, lengths, moved))
+        self.note(steps.dual_norms, known.curvature, moved)
         return [
-            steps.directions[i]
-            if metrics[i] is None
-            else steps.directions[i] / metrics[i]
-            for i in places
+            x if a is None else x / a for x, a in zip(steps.directions, metrics)
         ]
+
+    def _measured_step(self, blocks, rate):
+        """Directions whose length was measured at the steps before."""
+        values = self._known_values()
+        steps = self._curvature.steps(
+            values, blocks, trained_variables(self), self.iterations, rate
+        )
+        chosen = self._chosen(len(blocks))
+        if isinstance(chosen, str):
+            chosen = one_of(len(blocks), ops.argmax(steps.gains))
+        finite = all_finite([*blocks, steps.gains, steps.length])
+        scales = rate * steps.length * ops.ones_like(steps.gains)
+        moved = self._settle(scales, chosen, finite)
+        self._keep(self._curvature.after(values, steps, chosen, finite))
+        roots = ops.sqrt(ops.maximum(steps.gains, 0.0))
+        self.note(roots, ops.ones_like(roots) / steps.length, moved)
+        return steps.directions
+
+    def _known_values(self):
+        return {
+            name: ops.convert_to_tensor(v) for name, v in self._values.items()
+        }
+
+    def _chosen(self, n):
+        return chosen_blocks(self.selection, n, self.iterations, self._seed)
+
+    def _settle(self, scales, chosen, finite):
+        """Leaves scales to `update_step`; which blocks are to move."""
+        moved = ops.logical_and(chosen, finite)
+        self._scales.assign(ops.where(moved, scales, ops.zeros_like(scales)))
+        self.skipped_steps.assign_add(1 - ops.cast(finite, "int32"))
+        return moved
 
     def remember(self, blocks):
         """What to step along, by what is known of earlier gradients.
@@ -234,9 +196,9 @@ class BlockDescent(JointOptimizer):
         scale = ops.convert_to_tensor(self._scales)[place]
 
         def update():
-            step = (
-                gradient if self.norm == 2 else duality_map(gradient, self.norm)
-            )
+            step = gradient
+            if self.norm != 2 and not self.measures:
+                step = duality_map(gradient, self.norm)
             return ops.cast(scale, step.dtype) * step
 
         self.assign_sub_if(ops.not_equal(scale, 0), variable, update)

@@ -1,7 +1,6 @@
-"""DSGD: duality structure gradient descent, steps that theory certifies."""
+"""DSGD: duality structure gradient descent, layer by layer."""
 
 import math
-import warnings
 
 import keras
 from keras import backend
@@ -10,50 +9,77 @@ from keras import ops
 from tf_spectral import checks
 from tf_spectral.bounds.layerwise import LayerwiseSmoothness
 from tf_spectral.linalg.norms import induced_norm
+from tf_spectral.optimizers.base import path_of
 from tf_spectral.optimizers.block_descent import BlockDescent
-from tf_spectral.optimizers.block_descent import Curvature
-from tf_spectral.optimizers.block_descent import Measured
-from tf_spectral.optimizers.block_descent import Slot
 from tf_spectral.optimizers.block_steps import largest_rank
+from tf_spectral.optimizers.curvature import Curvature
+from tf_spectral.optimizers.curvature import Known
+from tf_spectral.optimizers.curvature import Slot
+from tf_spectral.optimizers.measured_curvature import MeasuredCurvature
+from tf_spectral.optimizers.measured_steps import Settings
+from tf_spectral.optimizers.slices import checked_blocks
+
+MEASURED, CONSTANT = "measured", "constant"
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
 class DSGD(BlockDescent):
-    """Layer-wise greedy descent with certified step sizes.
+    """Layer-wise steepest descent, with measured or certified step sizes.
 
     Each kernel, bias or other weight of the network is a block `i` with a
-    norm of its own. A step measures each block's gradient in the dual norm,
-    divides by `p_i`, the root of a bound on the curvature of the loss in that
-    block, and moves the one block with the largest quotient by
+    norm of its own. A step goes along the duality map of each block's
+    gradient, by `1 / p_i^2`, the inverse of the curvature of the loss in that
+    block:
 
         w_i <- w_i - learning_rate / p_i^2 * duality_map(gradient_i)
 
-    With the full gradient, `learning_rate=1`, smooth activations and a
-    `smoothness` read from the model, the loss falls at each step by at least
-    half the square of that quotient: no learning rate is to be tuned.
+    Where `p_i` comes from is said by `smoothness`:
+
+    - `"measured"`, the default: from the training itself. All blocks move at
+      each step, along a momentum, by a share of their own norm that grows
+      while gradients agree with the steps before and shrinks where they do
+      not. Nothing is to be tuned, nothing is certified.
+    - a `tf_spectral.bounds.LayerwiseSmoothness`: bounds that hold for every
+      data set. With the full gradient, `learning_rate=1`, smooth activations
+      and a record read from the model the loss falls at each step. The steps
+      are short. This is the method of the paper: the one block with the
+      largest `||gradient_i||_* / p_i` moves.
+    - `"constant"`: `p_i = 1`; with `selection="all"` the normed SGD of the
+      paper.
 
     Args:
-        learning_rate: Float, a schedule, or a callable: the theory's step is
-            `1.0`, anything in (0, 2) descends. Defaults to `1.0`.
+        learning_rate: Float, a schedule, or a callable: `1.0` is the step as
+            measured or as certified. Certified steps descend for anything in
+            (0, 2). Measured ones adapt to a constant other than one within
+            some hundred steps; a schedule that ends at zero ends at zero.
+            Defaults to `1.0`.
         norm: `1`, `2` or `"inf"`: layers are measured in the norm that this
             vector norm induces. Steps are sparse for `1` and `"inf"`, for `2`
             they are polar factors of gradients. Defaults to `2`.
         selection: `"greedy"` moves the block that is sure to gain most,
             `"all"` moves every block by its own step (the paper's DSGD_ALL;
             not certified), `"random"` one block at random, `"cyclic"` one
-            after another. Defaults to `"greedy"`.
-        smoothness: `tf_spectral.bounds.LayerwiseSmoothness`, best
-            `LayerwiseSmoothness.from_model(model)`, which makes the steps
-            certified. `None` guesses one from the shapes of the variables:
-            tanh-like layers in a chain, cross-entropy; a warning says that
-            nothing is certified then. `"constant"` takes
-            `p_i = 1`: with `selection="all"` the normed SGD of the paper.
-            Defaults to `None`.
+            after another. Defaults to `None`: `"all"` with measured steps,
+            else `"greedy"`.
+        smoothness: `"measured"`, `"constant"` or a
+            `tf_spectral.bounds.LayerwiseSmoothness`, best
+            `LayerwiseSmoothness.from_model(model)`. Defaults to `"measured"`.
+        momentum: Float in [0, 1), the share of the old in the average of
+            gradients along which measured steps go, as Nesterov's. Other
+            steps have none. Defaults to `None`: `0.9` with measured steps.
+        blocks: For measured steps, what the matrices of a weight are where
+            its name does not tell, by ends of paths: a positive integer is a
+            number of equal blocks of columns, as the gates of a cell;
+            `"rows"` makes each row a vector, as in an embedding; `"matrix"`
+            and `"vector"` take it as one. Defaults to `None`: gates of
+            `LSTM` and `GRU`, heads of attention, rows of embeddings and
+            reflectors and channels of depthwise kernels are told by name.
         polar_accuracy: `"standard"`, `"fast"` or `"exact"`; for `norm=2`, how
             well the polar factor is computed: see `accuracy` of
             `tf_spectral.linalg.polar.polar_and_nuclear`, or by singular value
             decomposition, slow. Steps are certified with each: what a factor
-            misses is taken off the promise. Defaults to `"standard"`.
+            misses is taken off the promise. Defaults to `None`: `"fast"` with
+            measured steps, else `"standard"`.
         norm_refresh: Positive integer `k`: norms of weights, which the bounds
             need, are computed at every k-th step, and in between bounded by
             the known lengths of the steps; still certified, but for weights
@@ -62,20 +88,27 @@ class DSGD(BlockDescent):
         **kwargs: Those of every Keras optimizer. `clipnorm` is refused with
             greedy selection: it makes all norms equal and the choice one of
             rounding. `weight_decay`, `clipvalue` and `global_clipnorm` work
-            but are outside the certificate.
+            but are outside the certificate. With measured steps
+            `weight_decay` is multiplied by their length, some 0.01, as that
+            of `AdamW` is by its learning rate.
+
+    Measured steps keep two copies of the weights, as Adam does.
 
     Attributes:
         update_counts: Variable `(n,)`, how often each block was moved.
         local_gradient_norm: Variable, `max_i ||gradient_i||_* / p_i` at the
             last step (of the moved block alone for `"random"` and
             `"cyclic"`): the quantity whose square the theory bounds.
+        step_length: Variable, of measured steps: the share of its own norm
+            by which a block moves at most.
         skipped_steps: Variable, how many steps met a gradient with NaN or Inf.
             Such a step changes no weight; a warning follows.
 
     Raises:
-        ValueError: If an argument is not among the named, and when the
-            optimizer is built if `smoothness` was made for variables of other
-            shapes or with another norm.
+        ValueError: If an argument is not among the named, or is one of another
+            kind of steps; and when the optimizer is built, if `smoothness`
+            was made for variables of other shapes or with another norm, or a
+            name in `blocks` fits no weight.
 
     Example:
 
@@ -94,16 +127,19 @@ class DSGD(BlockDescent):
     ... )
 
     Reference: Flynn, "The duality structure gradient descent algorithm:
-    analysis and applications to neural networks", 2017, Algorithm 4.1.
+    analysis and applications to neural networks", 2017, Algorithm 4.1; for
+    measured steps see `tf_spectral.optimizers.measured_steps`.
     """
 
     def __init__(
         self,
         learning_rate=1.0,
         norm=2,
-        selection="greedy",
-        smoothness=None,
-        polar_accuracy="standard",
+        selection=None,
+        smoothness=MEASURED,
+        momentum=None,
+        blocks=None,
+        polar_accuracy=None,
         norm_refresh=1,
         seed=None,
         name=None,
@@ -112,7 +148,17 @@ class DSGD(BlockDescent):
         kwargs = checks.optimizer_options(kwargs)
         norm = checks.norm("norm", norm)
         _check_smoothness(smoothness, norm)
+        measured = _is(smoothness, MEASURED)
         norm_refresh = _check_norm_refresh(norm_refresh, kwargs)
+        blocks = checked_blocks(blocks)
+        if momentum is None:
+            momentum = 0.9 if measured else 0.0
+        momentum = checks.fraction("momentum", momentum)
+        _check_kind(smoothness, momentum, blocks, norm_refresh)
+        if selection is None:
+            selection = "all" if measured else "greedy"
+        if polar_accuracy is None:
+            polar_accuracy = "fast" if measured else "standard"
         super().__init__(
             learning_rate,
             norm,
@@ -123,6 +169,8 @@ class DSGD(BlockDescent):
             **kwargs,
         )
         self.smoothness = smoothness
+        self.momentum = momentum
+        self.blocks = blocks
         self.norm_refresh = norm_refresh
 
     def build(self, variables):
@@ -137,17 +185,27 @@ class DSGD(BlockDescent):
         )
 
     def make_curvature(self, variables):
-        if self.smoothness == "constant":
-            return UnitCurvature(len(variables), self._dtype)
-        smoothness = self.smoothness
-        if smoothness is None:
-            _warn_of_guessed_bounds()
-            smoothness = LayerwiseSmoothness.from_variables(
-                variables, self.norm
+        if _is(self.smoothness, MEASURED):
+            settings = Settings(self.norm, self.momentum, self.polar_accuracy)
+            paths = [path_of(v) for v in variables]
+            return MeasuredCurvature(
+                variables, paths, settings, self.blocks, self._dtype
             )
-        smoothness.check(variables)
+        if _is(self.smoothness, CONSTANT):
+            return UnitCurvature(len(variables), self._dtype)
+        self.smoothness.check(variables)
         return CertifiedCurvature(
-            smoothness, variables, self.norm_refresh, self._dtype
+            self.smoothness, variables, self.norm_refresh, self._dtype
+        )
+
+    @property
+    def step_length(self):
+        """Variable, the length of measured steps."""
+        return self._values["length"]
+
+    def decay_length(self):
+        return (
+            ops.convert_to_tensor(self.step_length) if self.measures else None
         )
 
     def note(self, dual_norms, curvature, moved):
@@ -163,6 +221,9 @@ class DSGD(BlockDescent):
             **super().get_config(),
             "norm": self.norm,
             "smoothness": smoothness,
+            "momentum": self.momentum,
+            # Keras wraps dicts that are attributes.
+            "blocks": None if self.blocks is None else dict(self.blocks),
             "norm_refresh": self.norm_refresh,
         }
 
@@ -183,7 +244,7 @@ class UnitCurvature(Curvature):
         self._n, self._dtype = n, dtype
 
     def measure(self, values, gradients, weights, step):
-        return Measured(ops.ones((self._n,), self._dtype))
+        return Known(ops.ones((self._n,), self._dtype))
 
 
 class CertifiedCurvature(Curvature):
@@ -226,7 +287,7 @@ class CertifiedCurvature(Curvature):
         elif self._needed:
             norms = self._norms(weights)
         squared = self._smoothness.squared_bounds_from_norms(norms)
-        return Measured(ops.cast(squared, self._dtype), kept=norms)
+        return Known(ops.cast(squared, self._dtype), kept=norms)
 
     def after(self, kept, lengths, moved):
         if not self._followed:
@@ -260,19 +321,40 @@ def _rounding(variable, norm):
     return 1 + unit * (math.sqrt(largest_rank(variable)) if norm == 2 else 1)
 
 
+def _is(smoothness, word):
+    return isinstance(smoothness, str) and smoothness == word
+
+
 def _check_smoothness(smoothness, norm):
     """Raises unless DSGD can take `smoothness` with this norm."""
-    if smoothness is None or isinstance(smoothness, LayerwiseSmoothness):
-        if smoothness is not None and smoothness.norm != norm:
+    if isinstance(smoothness, LayerwiseSmoothness):
+        if smoothness.norm != norm:
             raise ValueError(
                 "Argument `smoothness` was made for another norm. Expected "
                 f"norm={norm!r}, Received: smoothness.norm={smoothness.norm!r}"
             )
-    elif not isinstance(smoothness, str) or smoothness != "constant":
+    elif not (_is(smoothness, MEASURED) or _is(smoothness, CONSTANT)):
         raise ValueError(
-            "Argument `smoothness` is unknown. Expected None, "
+            'Argument `smoothness` is unknown. Expected "measured", '
             '"constant" or a `LayerwiseSmoothness`, Received: '
             f"smoothness={checks.shown(smoothness)}"
+        )
+
+
+def _check_kind(smoothness, momentum, blocks, norm_refresh):
+    """Raises if an argument does nothing for steps of this kind."""
+    measured = _is(smoothness, MEASURED)
+    if not measured and (momentum or blocks):
+        raise ValueError(
+            "Arguments `momentum` and `blocks` are of measured steps. "
+            'Expected momentum=0.0 and blocks=None, or smoothness="measured", '
+            f"Received: momentum={momentum}, blocks={blocks}"
+        )
+    if norm_refresh > 1 and not isinstance(smoothness, LayerwiseSmoothness):
+        raise ValueError(
+            "Argument `norm_refresh` is of certified steps. Expected "
+            "norm_refresh=1, or a `LayerwiseSmoothness` as `smoothness`, "
+            f"Received: norm_refresh={norm_refresh}"
         )
 
 
@@ -299,17 +381,3 @@ def _check_kept_norms(variables):
                 f"constraint, Received: {variable.path} under "
                 f"{variable.constraint}"
             )
-
-
-def _warn_of_guessed_bounds():
-    """Says that DSGD was told nothing about the model.
-
-    The text is the same for all: Python shows it once in a process.
-    """
-    warnings.warn(
-        "DSGD was given no `smoothness`: it guesses bounds of the curvature "
-        "from the shapes of the variables. Its steps are not certified, and "
-        "the loss may rise. For certified steps pass `smoothness=tf_spectral."
-        "bounds.LayerwiseSmoothness.from_model(model, loss=...)`.",
-        stacklevel=3,
-    )

@@ -13,9 +13,9 @@ from tf_spectral.backend.precision import working_dtype
 from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.base import path_of
 from tf_spectral.optimizers.block_descent import BlockDescent
-from tf_spectral.optimizers.block_descent import Curvature
-from tf_spectral.optimizers.block_descent import Measured
-from tf_spectral.optimizers.block_descent import Slot
+from tf_spectral.optimizers.curvature import Curvature
+from tf_spectral.optimizers.curvature import Known
+from tf_spectral.optimizers.curvature import Slot
 from tf_spectral.optimizers.weight_values import BOUND
 from tf_spectral.optimizers.weight_values import checked_values
 from tf_spectral.optimizers.weight_values import values_by_weight
@@ -296,7 +296,7 @@ class GivenCurvature(Curvature):
         inf = ops.full_like(constants, math.inf)
         # A block whose constant is not known stays.
         constants = ops.where(ops.isnan(constants), inf, constants)
-        return Measured(constants, values["radii"])
+        return Known(constants, values["radii"])
 
 
 def metric(squares, epsilon):

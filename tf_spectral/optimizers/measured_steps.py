@@ -1,0 +1,203 @@
+"""Steps whose lengths are measured along the training: pure functions.
+
+A bound of the curvature that holds for every data set is far above what a
+training meets, and its steps are as much too short. Here the steps of all
+slices of all weights (`slices`) share one length `c`, relative to the norms of
+what they move, and `c` grows while each new gradient still agrees with the
+step before and shrinks where it does not:
+
+    step      s_i = R_i snr_i d(n_i)        w_i <- w_i - rate c s_i
+    alignment h   = sum_i <g_i, s_i'> / sum_i |g_i| |s_i'|
+    length    c  <- c exp(KAPPA rate^2 h)
+
+`n` is a momentum as Nesterov looks ahead with it, `d` its duality map of norm
+one, `R` the norm of the slice, or its floor, `snr` the length of `n` over that
+of a typical gradient, at most one; `s'` is the step before. In the words of
+duality structure gradient descent `1 / p_i^2 = c R_i / (typical dual norm)`:
+the same method with `p_i` measured, and not certified.
+
+The rule for `c` is the hypergradient descent of Baydin et al., "Online
+learning rate adaptation with hypergradient descent", 2018, in the norms of the
+layers, as a factor; norms relative to shapes after Bernstein and Newhouse,
+"Modular duality in deep learning", 2024.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from tf_spectral.linalg.polar import largest_entry
+from tf_spectral.linalg.polar import safe_divisor
+from tf_spectral.linalg.polar import scaled_down
+from tf_spectral.optimizers.slices import directions
+from tf_spectral.optimizers.slices import lengths
+from tf_spectral.optimizers.slices import power_step
+
+# Chosen on small tasks: from 0.1 to 1 it matters little.
+KAPPA = 0.3
+# A start that is too short is made up for in some steps; 1 diverges.
+START = 0.01
+SHORTEST, LONGEST = 1e-6, 0.3
+# Of the mean of squares.
+DECAY = 0.99
+
+
+class Slice(NamedTuple):
+    """What is kept of one weight from step to step.
+
+    Attributes:
+        average: Tensor of the shape of the weight, the momentum.
+        step: Tensor of that shape, the last step `s`.
+        typical: Tensor `(count,)`, the root mean square of the lengths of
+            gradients.
+        vector: Tensor `(count, columns)` for `slices.power_step`, or `None`
+            where the norm is not 2.
+    """
+
+    average: object
+    step: object
+    typical: object
+    vector: object = None
+
+
+def first_memory(slices, shape, norm):
+    """Shapes and first values of a `Slice`: arrays, or `None` for zeros."""
+    vector = None
+    if norm == 2:
+        # Any that is orthogonal to nothing in particular.
+        rng = np.random.default_rng(0)
+        vector = rng.normal(size=(slices.count, slices.columns))
+        size = np.linalg.norm(vector, axis=1, keepdims=True)
+        vector = vector / np.where(size > 0, size, 1)
+    return {
+        "average": (shape, None),
+        "step": (shape, None),
+        "typical": ((slices.count,), None),
+        **({} if vector is None else {"vector": (vector.shape, vector)}),
+    }
+
+
+class Settings(NamedTuple):
+    """How steps are measured.
+
+    Attributes:
+        norm: `1`, `2` or `"inf"`.
+        momentum: Float from 0 to 1.
+        accuracy: Of polar factors, see `linalg.polar`.
+    """
+
+    norm: object
+    momentum: float
+    accuracy: str
+
+
+def next_step(gradient, weight, memory, slices, count, settings):
+    """The next step of a weight, but for the length that all share.
+
+    Args:
+        gradient: Tensor of the shape of the weight.
+        weight: Tensor.
+        memory: `Slice`.
+        slices: `Slices`.
+        count: Scalar tensor, the number of this step, from one.
+        settings: `Settings`.
+
+    Returns:
+        Tuple of the new `Slice` and the gain, a scalar: how much a step of
+        unit length is to lower the loss, `<n, s>`.
+    """
+    beta = settings.momentum
+    average = beta * memory.average + (1 - beta) * gradient
+    ahead = (1 - beta) * gradient
+    if beta:
+        ahead += average * (beta / (1 - beta**count))
+    stack = slices.split(ahead)
+    size = _size(slices.split(gradient))
+    typical = _root_mean(memory.typical, size)
+    mean = typical / ops.sqrt(1 - DECAY**count)
+    share = ops.minimum(_quotient(_size(stack), mean), 1.0)
+    norms, vector = _norms(slices.split(weight), memory.vector, settings.norm)
+    far = ops.maximum(norms, slices.floor) * share
+    unit = directions(stack, settings.norm, settings.accuracy)
+    step = far[:, None, None] * unit
+    gain = ops.sum(stack * step)
+    step = slices.join(step, gradient.shape)
+    return Slice(average, step, typical, vector), gain
+
+
+def alignment(gradients, memories, slices):
+    """How far gradients agree with the steps before, from -1 to 1.
+
+    Args:
+        gradients: List of tensors, or `None` where a weight has none.
+        memories: List of `Slice`s, or `None` where a weight has no entry.
+        slices: List of `Slices`.
+
+    Returns:
+        Scalar tensor, zero before the first step.
+    """
+    some = [
+        part
+        for part in zip(gradients, memories, slices)
+        if part[0] is not None and part[1] is not None
+    ]
+    if not some:
+        return ops.zeros(())
+    sizes = [_size(part.split(g)) for g, _, part in some]
+    dtype = sizes[0].dtype
+    largest = ops.max(ops.stack([ops.cast(ops.max(x), dtype) for x in sizes]))
+    inner = outer = ops.zeros((), dtype)
+    for size, (gradient, memory, part) in zip(sizes, some):
+        # In units of the largest: products of large numbers are none.
+        scale = safe_divisor(ops.cast(largest, gradient.dtype))
+        product = ops.sum(scaled_down(gradient, scale) * memory.step)
+        lengths = scaled_down(size, scale) * _size(part.split(memory.step))
+        inner += ops.cast(product, dtype)
+        outer += ops.cast(ops.sum(lengths), dtype)
+    return _quotient(inner, outer)
+
+
+def next_length(length, alignment, rate):
+    """The length `c` after a step.
+
+    A `rate` that a schedule takes to zero makes steps shorter than measured,
+    and gradients agree with those; that is not to make up for it, so that
+    `c` moves by the square of the rate, at most one.
+
+    Args:
+        length: Scalar tensor.
+        alignment: Scalar tensor from -1 to 1.
+        rate: Scalar tensor, the learning rate.
+
+    Returns:
+        Scalar tensor.
+    """
+    rate = ops.minimum(ops.abs(rate), 1.0)
+    length = length * ops.exp(KAPPA * rate * rate * alignment)
+    return ops.clip(length, SHORTEST, LONGEST)
+
+
+def _norms(stack, vector, norm):
+    if vector is None:
+        return lengths(stack, norm), None
+    return power_step(stack, vector)
+
+
+def _size(stack):
+    """The length of each slice, also where its square is no float."""
+    scale = largest_entry(stack, axis=(1, 2))
+    scaled = scaled_down(stack, scale)
+    return scale[:, 0, 0] * ops.sqrt(ops.sum(scaled * scaled, axis=(1, 2)))
+
+
+def _root_mean(old, new):
+    """A step of the root of a moving average of squares."""
+    scale = safe_divisor(ops.maximum(old, new))
+    old, new = scaled_down(old, scale), scaled_down(new, scale)
+    return scale * ops.sqrt(DECAY * old * old + (1 - DECAY) * new * new)
+
+
+def _quotient(a, b):
+    """`a / b`, zero where `b` is."""
+    return ops.where(b == 0, ops.zeros_like(a), a / safe_divisor(b))
