@@ -7,6 +7,7 @@ import pathlib
 import keras
 import numpy as np
 from keras import layers
+from keras import ops
 
 from tests import arguments
 from tf_spectral.constraints import Orthogonal
@@ -138,7 +139,8 @@ def optimizer(orthogonal, **base):
             kernel.constraint = constraint
             optimizer.build([kernel, bias])
             for _ in range(2):
-                optimizer.apply([ROWS + 0.0, ONES], [kernel, bias])
+                gradients = [ops.convert_to_tensor(g) for g in (ROWS, ONES)]
+                optimizer.apply(gradients, [kernel, bias])
             results += [kernel.value, bias.value]
         return results
 

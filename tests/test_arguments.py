@@ -13,6 +13,7 @@ import pytest
 
 from tests import arguments
 from tests.argument_cases import CASES
+from tests.helpers import BACKEND
 from tf_spectral import bounds
 from tf_spectral import layers
 from tf_spectral import optimizers
@@ -28,6 +29,9 @@ def faults(name, grid):
     case, thing = CASES[name], NAMES[name]
     found = []
     for argument, label in grid:
+        if (BACKEND, argument, label) == ("torch", "name", "text 0.5"):
+            # PyTorch allows no layer a name with a point.
+            continue
         value = arguments.VALUES[label]()
         fault = arguments.fault_of(
             lambda value, argument=argument: case.run(thing, argument, value),
@@ -120,7 +124,8 @@ def test_numbers_of_numpy_are_taken_and_saved(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     x = np.ones((2, 3, 2), "float32")
-    np.testing.assert_array_equal(loaded(x), model(x))
+    actual, expected = map(keras.ops.convert_to_numpy, (loaded(x), model(x)))
+    np.testing.assert_array_equal(actual, expected)
     assert loaded.optimizer.norm == "inf"
     assert loaded.optimizer.norm_refresh == 2
 

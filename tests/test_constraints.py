@@ -350,7 +350,8 @@ def test_what_no_name_tells_is_said_or_asked():
         warnings.simplefilter("error")
         layer.kernel.constraint(layer.kernel)
         told = Orthogonal(input_axes=1)
-        value = ops.convert_to_numpy(told(layer.kernel))
+        value = told(layer.kernel)
+    value = ops.convert_to_numpy(value)
     assert error_of(value.reshape(6, 6)) < 1e-5
     again = Orthogonal.from_config(told.get_config())
     assert (again.blocks, again.input_axes) == (None, 1)

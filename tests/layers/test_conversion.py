@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.helpers import skip_what_keras_cannot
 from tests.layers import contract
@@ -284,6 +285,9 @@ def test_what_was_set_later_goes_over(any_layer):
         owner.use_bias = False
         if not gated:
             owner.activation = None
+        elif BACKEND == "torch":
+            # The fused loop of Keras' own layers takes the bias all the same.
+            one.use_cudnn = False
     expected = arrays_of(stock(x))
     assert_close(arrays_of(layer(x))[0], expected[0], EXACT)
     for new in (layer.to_stock(), any_layer.kind.from_stock(stock)):

@@ -486,7 +486,9 @@ def test_training_moves_every_weight(make):
             # A last reflector of one entry is a sign.
             square = step.shape[0] == step.shape[1]
             step = weights[:-1] if square else weights
-        assert np.all(step > 1e-4), variable.path
+        # Made orthogonal after the step, an entry may end where it was.
+        share = 0.8 if variable.constraint is not None else 1.0
+        assert np.mean(step > 1e-4) >= share, variable.path
 
 
 @compiled("low_rank", "gru")
