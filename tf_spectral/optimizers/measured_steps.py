@@ -111,7 +111,7 @@ def next_step(gradient, weight, memory, slices, count, settings):
     average = beta * memory.average + (1 - beta) * gradient
     ahead = (1 - beta) * gradient
     if beta:
-        ahead += average * (beta / (1 - beta**count))
+        ahead = ahead + average * (beta / (1 - beta**count))
     stack = slices.split(ahead)
     size = _size(slices.split(gradient))
     typical = _root_mean(memory.typical, size)
@@ -147,15 +147,15 @@ def alignment(gradients, memories, slices):
     sizes = [_size(part.split(g)) for g, _, part in some]
     dtype = sizes[0].dtype
     largest = ops.max(ops.stack([ops.cast(ops.max(x), dtype) for x in sizes]))
-    inner = outer = ops.zeros((), dtype)
+    inner, outer = [], []
     for size, (gradient, memory, part) in zip(sizes, some):
         # In units of the largest: products of large numbers are none.
         scale = safe_divisor(ops.cast(largest, gradient.dtype))
         product = ops.sum(scaled_down(gradient, scale) * memory.step)
         lengths = scaled_down(size, scale) * _size(part.split(memory.step))
-        inner += ops.cast(product, dtype)
-        outer += ops.cast(ops.sum(lengths), dtype)
-    return _quotient(inner, outer)
+        inner.append(ops.cast(product, dtype))
+        outer.append(ops.cast(ops.sum(lengths), dtype))
+    return _quotient(ops.sum(ops.stack(inner)), ops.sum(ops.stack(outer)))
 
 
 def next_length(length, alignment, rate):
