@@ -54,6 +54,7 @@ def test_penalty_of_a_layer_is_that_of_its_matrix():
     )
 
 
+@pytest.mark.slow
 def test_pulls_singular_values_and_is_saved(tmp_path):
     penalty = SingularValues(strength=1.0, center=1.0)
     options = {"sigma_center": 1.0, "sigma_radius": 0.5}

@@ -78,13 +78,11 @@ def assert_same(model, other):
     "options",
     [
         {},
-        pytest.param(
-            {"use_ema": True, "ema_momentum": 0.5, "dtype": "mixed_bfloat16"},
-            marks=pytest.mark.slow,
-        ),
+        {"use_ema": True, "ema_momentum": 0.5, "dtype": "mixed_bfloat16"},
     ],
 )
 @pytest.mark.usefixtures("compiled_functions")
+@pytest.mark.slow
 def test_a_killed_training_ends_as_if_it_had_not(options, tmp_path):
     whole = compiled(**options)
     fit(whole, 5)

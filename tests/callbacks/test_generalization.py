@@ -202,6 +202,7 @@ def test_masked_steps_are_left_out():
 
 
 @pytest.mark.usefixtures("compiled_functions")
+@pytest.mark.slow
 def test_history_and_every(tmp_path):
     monitor = GeneralizationMonitor(X, Y, margin=1.0, every=2)
     logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))

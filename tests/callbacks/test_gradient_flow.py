@@ -241,7 +241,8 @@ def test_no_loss():
 
 
 @pytest.mark.usefixtures("compiled_functions")
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.slow
 def test_monitor_follows_the_training(every, tmp_path):
     path = tmp_path / "norms.npz"
     model, _, _, y = build(SpectralRNN)

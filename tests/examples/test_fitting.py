@@ -64,6 +64,7 @@ def test_the_model_ends_at_its_best_epoch(tmp_path):
     np.testing.assert_allclose(loss, np.nanmin(log["val_loss"]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_training_loses_nothing_but_the_epoch_it_was_in(tmp_path):
     """Of kills before, in and after the row of the log, and of its first."""
     whole = compiled()

@@ -62,6 +62,7 @@ def test_a_loaded_model_trains_on_as_the_saved_one(tmp_path):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+@pytest.mark.slow
 def test_checkpoint(tmp_path):
     import tensorflow as tf
 

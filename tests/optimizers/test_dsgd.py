@@ -123,6 +123,7 @@ def test_sequential_goes_round(norm):
 
 
 @pytest.mark.parametrize("norm", (2, "inf"))
+@pytest.mark.costly
 def test_random_draws_each_block_and_repeats_by_seed(norm):
     def draws(seed):
         model = network()

@@ -193,6 +193,7 @@ def test_bad_gradients_leave_no_trace(preconditioner):
         optimizer.finalize_variable_values(variables)
 
 
+@pytest.mark.slow
 def test_random_selection_moves_one_weight_and_repeats_by_seed():
     def moved(seed):
         variables = weights(SHAPES[:3])
