@@ -14,7 +14,7 @@ step before and shrinks where it does not:
 one, `R` the norm of the slice, or its floor, `snr` the length of `n` over that
 of a typical gradient, at most one; `s'` is the step before. In the words of
 duality structure gradient descent `1 / p_i^2 = c R_i / (typical dual norm)`:
-the same method with `p_i` measured, and not certified.
+the same method with `p_i` measured, and not certified (math 4.9).
 
 The rule for `c` is the hypergradient descent of Baydin et al., "Online
 learning rate adaptation with hypergradient descent", 2018, in the norms of the
@@ -33,6 +33,7 @@ from tf_spectral.linalg.polar import scaled_down
 from tf_spectral.optimizers.slices import directions
 from tf_spectral.optimizers.slices import lengths
 from tf_spectral.optimizers.slices import power_step
+from tf_spectral.optimizers.slices import unit
 
 # Chosen on small tasks: from 0.1 to 1 it matters little.
 KAPPA = 0.3
@@ -52,7 +53,7 @@ class Slice(NamedTuple):
         typical: Tensor `(count,)`, the root mean square of the lengths of
             gradients.
         vector: Tensor `(count, columns)` for `slices.power_step`, or `None`
-            where the norm is not 2.
+            where the norm is not 2 or slices are vectors.
     """
 
     average: object
@@ -64,7 +65,7 @@ class Slice(NamedTuple):
 def first_memory(slices, shape, norm):
     """Shapes and first values of a `Slice`: arrays, or `None` for zeros."""
     vector = None
-    if norm == 2:
+    if norm == 2 and min(slices.rows, slices.columns) > 1:
         # Any that is orthogonal to nothing in particular.
         rng = np.random.default_rng(0)
         vector = rng.normal(size=(slices.count, slices.columns))
@@ -119,8 +120,8 @@ def next_step(gradient, weight, memory, slices, count, settings):
     share = ops.minimum(_quotient(_size(stack), mean), 1.0)
     norms, vector = _norms(slices.split(weight), memory.vector, settings.norm)
     far = ops.maximum(norms, slices.floor) * share
-    unit = directions(stack, settings.norm, settings.accuracy)
-    step = far[:, None, None] * unit
+    step = directions(stack, settings.norm, settings.accuracy)
+    step = far[:, None, None] * step
     gain = ops.sum(stack * step)
     step = slices.join(step, gradient.shape)
     return Slice(average, step, typical, vector), gain
@@ -179,9 +180,11 @@ def next_length(length, alignment, rate):
 
 
 def _norms(stack, vector, norm):
-    if vector is None:
-        return lengths(stack, norm), None
-    return power_step(stack, vector)
+    if vector is not None:
+        return power_step(stack, vector)
+    if norm == 2:
+        return _size(stack) / unit(*stack.shape[1:], 2), None
+    return lengths(stack, norm), None
 
 
 def _size(stack):
