@@ -50,8 +50,8 @@ class DSGD(BlockDescent):
     Args:
         learning_rate: Float, a schedule, or a callable: `1.0` is the step as
             measured or as certified. Certified steps descend for anything in
-            (0, 2). Measured ones adapt to a constant other than one within
-            some hundred steps; a schedule that ends at zero ends at zero.
+            (0, 2). Measured ones make up for a constant other than one in
+            time; those of a schedule that ends at zero end at zero.
             Defaults to `1.0`.
         norm: `1`, `2` or `"inf"`: layers are measured in the norm that this
             vector norm induces. Steps are sparse for `1` and `"inf"`, for `2`
