@@ -46,5 +46,6 @@ def gates(names, shape):
         if inputs and not columns % inputs:
             return columns // inputs
     cell = _CELL.fullmatch(layer_of(names))
-    of_gates = cell and names[0] in ("kernel", "bias")
-    return _GATES[cell[1]] if of_gates else 1
+    count = _GATES[cell[1]] if cell and names[0] in ("kernel", "bias") else 1
+    # Somebody's own cell may have the name and other gates.
+    return 1 if shape[-1] % count else count

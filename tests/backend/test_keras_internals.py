@@ -199,5 +199,6 @@ def test_optimizers():
     internals.count_step(optimizer)
     assert int(optimizer.iterations) == 1
     assert float(internals.current_learning_rate(optimizer)) == 0.5
+    assert internals.decays(optimizer, weight)
     internals.decay_weights(optimizer, [weight])
     np.testing.assert_allclose(ops.convert_to_numpy(weight), [0.75, 0.75])

@@ -57,6 +57,18 @@ def test_one_matrix_for_each_gate(layer, gates):
     assert found[f"{cell}/bias"] == (gates * rows, 1, 6, False, 0.1)
 
 
+def test_a_cell_of_ones_own_may_have_other_gates():
+    class Cell(layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(4, 6), name="kernel")
+
+        def call(self, inputs):
+            return inputs @ self.kernel
+
+    found = told(Cell(name="lstm_cell"), (4,))
+    assert found == {"lstm_cell/kernel": (1, 4, 6, False, 1.0)}
+
+
 def test_one_matrix_for_each_head():
     layer = layers.MultiHeadAttention(3, 2, name="attention")
     found = told(layer, SEQUENCE, SEQUENCE)

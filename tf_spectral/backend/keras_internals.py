@@ -194,6 +194,13 @@ def decay_weights(optimizer, variables):
     optimizer._apply_weight_decay(variables)
 
 
+def decays(optimizer, variable):
+    """Whether the `weight_decay` of an optimizer is for a variable, too."""
+    return bool(optimizer.weight_decay) and optimizer._use_weight_decay(
+        variable
+    )
+
+
 def averages_of(optimizer):
     """The moving averages of the `trained_variables`, with `use_ema=True`."""
     return optimizer._model_variables_moving_average
@@ -209,9 +216,7 @@ class HookedOptimizer(keras.optimizers.Optimizer):
       and, under `tf.distribute`, the sum over replicas;
     - `after_updates()`;
     - `after_averaging()`: the moving averages, if any, are up to date;
-    - `decayed(variables)`: those whose weights decay;
-    - `decay_length()`: what `weight_decay` is multiplied by, beside the
-      learning rate; `None` for one.
+    - `decayed(variables)`: those whose weights decay.
     """
 
     before_updates = None
@@ -224,9 +229,6 @@ class HookedOptimizer(keras.optimizers.Optimizer):
 
     def decayed(self, variables):
         return variables
-
-    def decay_length(self):
-        return None
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self.before_updates and keras.backend.backend() != "tensorflow":
@@ -249,10 +251,6 @@ class HookedOptimizer(keras.optimizers.Optimizer):
             self.after_averaging()
 
     def _apply_weight_decay(self, variables):
-        decay, length = self.weight_decay, self.decay_length()
-        if decay is not None and length is not None:
-            self.weight_decay = decay * length
-        try:
-            super()._apply_weight_decay(self.decayed(list(variables)))
-        finally:
-            self.weight_decay = decay
+        variables = self.decayed(list(variables))
+        if variables:
+            super()._apply_weight_decay(variables)

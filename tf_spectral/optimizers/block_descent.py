@@ -5,6 +5,7 @@ import random
 from keras import ops
 
 from tf_spectral import checks
+from tf_spectral.backend.keras_internals import decays
 from tf_spectral.backend.keras_internals import place_of
 from tf_spectral.backend.keras_internals import trained_variables
 from tf_spectral.backend.precision import working_dtype
@@ -197,11 +198,18 @@ class BlockDescent(JointOptimizer):
 
         def update():
             step = gradient
-            if self.norm != 2 and not self.measures:
+            if self.measures and decays(self, trained_variables(self)[place]):
+                value = ops.convert_to_tensor(variable)
+                step = step + self.weight_decay * ops.cast(value, step.dtype)
+            elif self.norm != 2 and not self.measures:
                 step = duality_map(gradient, self.norm)
             return ops.cast(scale, step.dtype) * step
 
         self.assign_sub_if(ops.not_equal(scale, 0), variable, update)
+
+    def decayed(self, variables):
+        # Measured steps take care of it themselves: by their own length.
+        return [] if self.measures else variables
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)

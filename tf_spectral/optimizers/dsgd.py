@@ -203,11 +203,6 @@ class DSGD(BlockDescent):
         """Variable, the length of measured steps."""
         return self._values["length"]
 
-    def decay_length(self):
-        return (
-            ops.convert_to_tensor(self.step_length) if self.measures else None
-        )
-
     def note(self, dual_norms, curvature, moved):
         duals = ops.where(moved, dual_norms, ops.zeros_like(dual_norms))
         self.local_gradient_norm.assign(ops.max(duals / ops.sqrt(curvature)))
