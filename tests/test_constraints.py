@@ -13,6 +13,7 @@ from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tf_spectral.constraints import Orthogonal
 from tf_spectral.initializers import Haar
+from tf_spectral.layers import SpectralLSTM
 from tf_spectral.parametrizations import Orthogonal as Parametrization
 
 RNG = np.random.default_rng(0)
@@ -294,11 +295,14 @@ def test_heads_and_gates_are_known_by_their_names():
         [layers.LSTMCell(5, kernel_constraint=Orthogonal()) for _ in range(2)]
     )
     both = layers.ConvLSTM1D(7, 2, kernel_constraint=Orthogonal())
+    spectral = SpectralLSTM(2, kernel_constraint=Orthogonal())
+    spectral.build((None, 4, 6))
     for layer in (lstm, gru, convolution, stacked):
         layer.build((None, 4, 6))
     both.build((None, 4, 6, 3))
     cases = {
         (6, 20): 4 * [(6, 5)],
+        (6, 8): 4 * [(6, 2)],
         (5, 20): 4 * [(5, 5)],
         (2, 3, 28): 4 * [(6, 7)],
         (8, 2, 3): [(8, 6)],
@@ -309,7 +313,7 @@ def test_heads_and_gates_are_known_by_their_names():
         (3, 6, 4): [(18, 4)],
     }
     seen = set()
-    for layer in (attention, lstm, gru, convolution, stacked, both):
+    for layer in (attention, lstm, gru, convolution, stacked, both, spectral):
         for variable in layer.trainable_variables:
             if variable.constraint is None:
                 continue

@@ -193,5 +193,6 @@ def _input_axes(names, shape):
 
 
 def _gates(names, shape):
-    """How many gates lie side by side in a matrix."""
-    return kernel_names.gates(names, shape) if len(shape) > 1 else 1
+    """How many gates lie side by side in a kernel."""
+    is_kernel = names and "kernel" in names[0] and len(shape) > 1
+    return kernel_names.gates(names, shape) if is_kernel else 1

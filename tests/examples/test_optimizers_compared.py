@@ -1,5 +1,6 @@
 """The comparison of optimizers on digits, which come with scikit-learn."""
 
+import os
 import sys
 
 import pytest
@@ -37,6 +38,30 @@ def test_validation_chooses_and_the_test_is_told(capsys):
         "| text_lstm | DSGD | 1.0 | 5.000 | 5.000 | 0.000 |",
         "| text_lstm | Adam | 0.1 | 3.000 | 8.000 | 1.000 |",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "TF_SPECTRAL_DATA" not in os.environ, reason="TF_SPECTRAL_DATA is unset"
+)
+@pytest.mark.parametrize("task", optimizers_compared.TASKS)
+def test_every_task_runs(task, tmp_path, monkeypatch):
+    """On a few examples, with every scale other than one."""
+    make = optimizers_compared.TASKS[task]
+
+    def few(seed):
+        model, parts, batch = make(seed)
+        return model, [(x[:64], y[:64]) for x, y in parts], batch
+
+    monkeypatch.setitem(optimizers_compared.TASKS, task, few)
+    run(
+        monkeypatch,
+        *("--tasks", task, "--optimizers", "DSGD", "SGD", "--seeds", 0),
+        *("--epochs", 1, "--start", 2, "--inputs", 3, "--out", tmp_path),
+    )
+    rows = records.read_rows(tmp_path / "runs.csv")
+    assert [row["optimizer"] for row in rows] == ["DSGD"] + 4 * ["SGD"]
+    assert float(rows[0]["val"]) > 0
 
 
 @pytest.mark.slow

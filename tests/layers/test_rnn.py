@@ -474,6 +474,9 @@ def test_training_moves_every_weight(make):
     # Not as a graph: compiling one takes most of the time.
     eager = BACKEND != "jax"
     model.compile(keras.optimizers.Adam(0.003), "mse", run_eagerly=eager)
+    for variable in model.trainable_variables:
+        # Made orthogonal after the step, an entry may end where it was.
+        variable.constraint = None
     before = [ops.convert_to_numpy(v) for v in model.trainable_variables]
     x, y = normal(8, 9, FEATURES), normal(8, 9, UNITS)
     model.fit(x, y, verbose=0)
@@ -486,9 +489,7 @@ def test_training_moves_every_weight(make):
             # A last reflector of one entry is a sign.
             square = step.shape[0] == step.shape[1]
             step = weights[:-1] if square else weights
-        # Made orthogonal after the step, an entry may end where it was.
-        share = 0.8 if variable.constraint is not None else 1.0
-        assert np.mean(step > 1e-4) >= share, variable.path
+        assert np.all(step > 1e-4), variable.path
 
 
 @compiled("low_rank", "gru")

@@ -288,6 +288,14 @@ def test_it_keeps_two_copies_of_the_weights():
     assert state <= 2 * weights + rows + slices + 20
 
 
+def test_only_measured_steps_have_a_length():
+    for optimizer in (DSGD(), DSGD(smoothness="constant")):
+        assert not hasattr(optimizer, "step_length")
+    optimizer.build(variables_of(weights()))
+    with pytest.raises(AttributeError, match="measured(.|\n)*constant"):
+        _ = optimizer.step_length
+
+
 def test_weights_of_nothing_are_passed_over():
     empty = keras.Variable(np.zeros((0, 3)), name="nothing")
     kernel = keras.Variable(np.eye(3), name="kernel")

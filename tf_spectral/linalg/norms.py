@@ -246,17 +246,28 @@ def duality_map(gradient, norm, exact=False, accuracy="high"):
     elif 0 in x.shape:
         step = x
     else:
-        step = _largest_entries(x, _axis(norm))
+        size = dual_norm(x, norm) * ops.sign(x)
+        step = ops.where(where_largest(x, norm), size, ops.zeros_like(x))
     return ops.cast(ops.reshape(step, gradient.shape), dtype)
 
 
-def _largest_entries(x, axis):
+def where_largest(x, norm):
+    """Where the entries are that a duality map takes.
+
+    Args:
+        x: Tensor `(..., n_in, n_out)`.
+        norm: `1` (in every row the largest entry) or `"inf"` (in every
+            column). The first of equal ones is taken.
+
+    Returns:
+        Boolean tensor of the shape of `x`.
+    """
+    axis = _axis(norm) - 2
     sizes = ops.abs(x)
     first = ops.expand_dims(ops.argmax(sizes, axis=axis), axis)
     places = ops.arange(x.shape[axis], dtype=first.dtype)
-    places = places[:, None] if axis == 0 else places[None]
-    size = ops.sum(ops.max(sizes, axis=axis))
-    return ops.where(places == first, ops.sign(x) * size, ops.zeros_like(x))
+    places = places[:, None] if axis == -2 else places
+    return places == first
 
 
 def _axis(norm):

@@ -52,7 +52,8 @@ def nuclear_norm(x, exact=False, accuracy="high"):
     See `polar_and_nuclear` for arguments, errors and source.
 
     Returns:
-        Scalar tensor, `float32` or the wider dtype of `x`.
+        Scalar tensor, or one number for each matrix of a stack, `float32` or
+        the wider dtype of `x`.
 
     Example:
 

@@ -132,6 +132,11 @@ def one_of(n, index):
     return ops.equal(ops.arange(n), ops.cast(index, "int32"))
 
 
+def polar_options(accuracy):
+    """Arguments of `linalg.polar` for a key of `POLAR_ACCURACIES`."""
+    return {"exact": True} if accuracy == "exact" else {"accuracy": accuracy}
+
+
 def largest_rank(gradient):
     """The most singular values that a block may have, 1 without columns."""
     shape = gradient.shape
@@ -196,7 +201,7 @@ def _length(gradient, dtype):
 
 
 def _polar(gradient, accuracy, dtype):
-    options = {"exact": True} if accuracy == "exact" else {"accuracy": accuracy}
+    options = polar_options(accuracy)
     factor, nuclear = polar_and_nuclear(as_matrix(gradient), **options)
     factor = ops.reshape(factor, ops.shape(gradient))
     return factor, ops.cast(nuclear, dtype)

@@ -201,6 +201,12 @@ class DSGD(BlockDescent):
     @property
     def step_length(self):
         """Variable, the length of measured steps."""
+        if not self.built or not self.measures:
+            raise AttributeError(
+                "`step_length` is of measured steps, once they are built. "
+                f'Expected smoothness="measured", Received: {self.smoothness}, '
+                f"built={self.built}"
+            )
         return self._values["length"]
 
     def note(self, dual_norms, curvature, moved):

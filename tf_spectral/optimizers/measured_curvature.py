@@ -9,7 +9,7 @@ from tf_spectral.backend.precision import working_dtype
 from tf_spectral.optimizers.curvature import Slot
 from tf_spectral.optimizers.measured_steps import SHORTEST
 from tf_spectral.optimizers.measured_steps import START
-from tf_spectral.optimizers.measured_steps import Slice
+from tf_spectral.optimizers.measured_steps import Memory
 from tf_spectral.optimizers.measured_steps import alignment
 from tf_spectral.optimizers.measured_steps import first_memory
 from tf_spectral.optimizers.measured_steps import next_length
@@ -24,7 +24,7 @@ class MeasuredSteps(NamedTuple):
         directions: List of tensors, or `None` where a block has no gradient.
         gains: Tensor `(n,)`, the derivatives of the loss along these.
         length: Scalar tensor, how far to go along them.
-        memories: List of `measured_steps.Slice`, or `None`.
+        memories: List of `measured_steps.Memory`, or `None`.
     """
 
     directions: list
@@ -135,5 +135,5 @@ class MeasuredCurvature:
     def _memory(self, values, i):
         if self._shapes[i] is None:
             return None
-        fields = {name: values.get(f"{name}_{i}") for name in Slice._fields}
-        return Slice(**fields)
+        fields = {name: values.get(f"{name}_{i}") for name in Memory._fields}
+        return Memory(**fields)

@@ -35,16 +35,16 @@ from tf_spectral.optimizers.slices import lengths
 from tf_spectral.optimizers.slices import power_step
 from tf_spectral.optimizers.slices import unit
 
-# Chosen on small tasks: from 0.1 to 1 it matters little.
+# This and the start were chosen in trials on small tasks, see docs/dsgd.md.
 KAPPA = 0.3
-# A start that is too short is made up for in some steps; 1 diverges.
 START = 0.01
+# Nothing moves by more of its norm than the latter.
 SHORTEST, LONGEST = 1e-6, 0.3
 # Of the mean of squares.
 DECAY = 0.99
 
 
-class Slice(NamedTuple):
+class Memory(NamedTuple):
     """What is kept of one weight from step to step.
 
     Attributes:
@@ -63,7 +63,7 @@ class Slice(NamedTuple):
 
 
 def first_memory(slices, shape, norm):
-    """Shapes and first values of a `Slice`: arrays, or `None` for zeros."""
+    """Shapes and first values of a `Memory`: arrays, or `None` for zeros."""
     vector = None
     if norm == 2 and min(slices.rows, slices.columns) > 1:
         # Any that is orthogonal to nothing in particular.
@@ -99,13 +99,13 @@ def next_step(gradient, weight, memory, slices, count, settings):
     Args:
         gradient: Tensor of the shape of the weight.
         weight: Tensor.
-        memory: `Slice`.
+        memory: `Memory`.
         slices: `Slices`.
         count: Scalar tensor, the number of this step, from one.
         settings: `Settings`.
 
     Returns:
-        Tuple of the new `Slice` and the gain, a scalar: how much a step of
+        Tuple of the new `Memory` and the gain, a scalar: how much a step of
         unit length is to lower the loss, `<n, s>`.
     """
     beta = settings.momentum
@@ -124,7 +124,7 @@ def next_step(gradient, weight, memory, slices, count, settings):
     step = far[:, None, None] * step
     gain = ops.sum(stack * step)
     step = slices.join(step, gradient.shape)
-    return Slice(average, step, typical, vector), gain
+    return Memory(average, step, typical, vector), gain
 
 
 def alignment(gradients, memories, slices):
@@ -132,7 +132,7 @@ def alignment(gradients, memories, slices):
 
     Args:
         gradients: List of tensors, or `None` where a weight has none.
-        memories: List of `Slice`s, or `None` where a weight has no entry.
+        memories: List of `Memory`s, or `None` where a weight has no entry.
         slices: List of `Slices`.
 
     Returns:

@@ -12,8 +12,10 @@ from keras import ops
 
 from tf_spectral import checks
 from tf_spectral import kernel_names
+from tf_spectral.linalg.norms import where_largest
 from tf_spectral.linalg.polar import polar_and_nuclear
 from tf_spectral.linalg.polar import safe_divisor
+from tf_spectral.optimizers.block_steps import polar_options
 from tf_spectral.optimizers.weight_values import values_by_weight
 
 # No slice counts as shorter than this: a step as long as a share of nothing
@@ -149,7 +151,8 @@ def _by_name(names, shape):
         count = kernel_names.gates(names, shape)
         count *= math.prod(shape[:-1])
         size = shape[-1] * math.prod(shape[:-1]) if shape else 1
-        return Slices(count, 1, size // count if count else 0, False, 0.1)
+        columns = size // count if count else 0
+        return Slices(count, 1, columns, floor=FLOORS["vector"])
     return _blocks(shape, kernel_names.gates(names, shape))
 
 
@@ -166,10 +169,10 @@ def _blocks(shape, count):
 
 
 def unit(rows, columns, norm):
-    """What the induced norm of a matrix of mean size one is, about.
+    """What the induced norm is divided by to be relative to the shape.
 
     Inputs and outputs are measured by the mean of their entries, to the power
-    of the norm, and not by the sum: then the shape does not matter.
+    of the norm, and not by the sum: then the shape does not matter (math 4.9).
     """
     ratio = columns / rows
     return {1: ratio, 2: math.sqrt(ratio), "inf": 1.0}[norm]
@@ -188,18 +191,9 @@ def directions(stack, norm, accuracy):
     """
     scale = unit(*stack.shape[1:], norm)
     if norm == 2:
-        options = (
-            {"exact": True} if accuracy == "exact" else {"accuracy": accuracy}
-        )
-        return scale * polar_and_nuclear(stack, **options)[0]
-    axis = 2 if norm == 1 else 1
-    sizes = ops.abs(stack)
-    first = ops.expand_dims(ops.argmax(sizes, axis=axis), axis)
-    places = ops.arange(stack.shape[axis], dtype=first.dtype)
-    places = places[None, None] if axis == 2 else places[None, :, None]
-    # The first of equal ones, as in `linalg.norms.duality_map`.
-    signs = ops.where(places == first, ops.sign(stack), 0 * stack)
-    return scale * signs
+        return scale * polar_and_nuclear(stack, **polar_options(accuracy))[0]
+    signs = scale * ops.sign(stack)
+    return ops.where(where_largest(stack, norm), signs, ops.zeros_like(stack))
 
 
 def lengths(stack, norm):
