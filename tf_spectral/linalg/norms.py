@@ -22,6 +22,16 @@ from tf_spectral.linalg.polar import rounding_margin
 from tf_spectral.linalg.polar import safe_divisor
 from tf_spectral.linalg.polar import scaled_down
 
+__all__ = [
+    "as_matrix",
+    "dual_norm",
+    "duality_map",
+    "frobenius_norm",
+    "induced_norm",
+    "nuclear_norm_upper_bound",
+    "spectral_norm_upper_bound",
+]
+
 
 def as_matrix(x):
     """A kernel of any rank as a matrix `(inputs, outputs)`.
