@@ -168,6 +168,7 @@ def test_there_and_back(any_layer):
 
 
 @pytest.mark.parametrize("sigma_mode", ["sigmoid", "clip", "free"])
+@pytest.mark.costly(keep=12)
 def test_a_fresh_stock_layer(spectral, sigma_mode):
     """Glorot's kernel has singular values from almost 0 to about 2."""
     stock, x = spectral.stock(), spectral.inputs()
@@ -294,6 +295,7 @@ def test_what_was_set_later_goes_over(any_layer):
         assert_close(arrays_of(new(x))[0], expected[0], 1e-5)
 
 
+@pytest.mark.costly(keep=5)
 def test_what_is_frozen_stays_frozen(any_layer):
     layer = any_layer.make()
     layer.build((None, *any_layer.shape))
@@ -335,6 +337,7 @@ def test_layers_that_do_not_convert(any_layer):
         kind.from_stock(stock, use_bias=False)
 
 
+@pytest.mark.costly(keep=5)
 def test_activations_with_weights_do_not_go_over(any_layer):
     kind, x = any_layer.kind, any_layer.inputs()
     gated = hasattr(kind, "cell_class")

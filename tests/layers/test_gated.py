@@ -339,6 +339,7 @@ def formed(monkeypatch):
 @pytest.mark.parametrize("layer_class", BOTH)
 @pytest.mark.parametrize("options", [{}, DROPOUT, {"unroll": True}])
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.costly(keep=5)
 def test_forms_each_matrix_once(layer_class, options, training, formed):
     layer = make(layer_class, **options)
     unroll = options.get("unroll", False)

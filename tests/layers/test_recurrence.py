@@ -425,6 +425,7 @@ def test_nan_comes_out_where_it_went_in(mode):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="shapes are static")
 @pytest.mark.parametrize("jit_compile", (False, True))
 @pytest.mark.parametrize("sequences", (True, False))
+@pytest.mark.costly(keep=2)
 def test_unknown_length_and_batch(sequences, jit_compile):
     """One trace serves every length and batch, with masks."""
     import tensorflow as tf

@@ -93,6 +93,7 @@ def call_options(contender, masked, state):
         (True, True, True, True),
     ],
 )
+@pytest.mark.costly(keep=17)
 def test_equals_its_reference(
     contender, make, sequences, go_backwards, masked, zeros
 ):
@@ -467,6 +468,7 @@ def test_frozen_from_the_start(make):
     assert not layer.trainable_variables
 
 
+@pytest.mark.costly(keep=4)
 def test_training_moves_every_weight(make):
     """One step of Adam, whose size does not depend on the gradient's."""
     layer = make(return_sequences=True)

@@ -56,6 +56,7 @@ def assert_equals_the_stock_layer(kind, shape, mode=MODES[0], **options):
 @pytest.mark.parametrize(
     "strides,dilation_rate,groups", [(1, 1, 1), (2, 1, 1), (1, 2, 2), (3, 1, 2)]
 )
+@pytest.mark.costly(keep=8)
 def test_equals_the_stock_layer(kind, padding, strides, dilation_rate, groups):
     assert_equals_the_stock_layer(
         kind,

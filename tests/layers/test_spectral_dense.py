@@ -36,6 +36,7 @@ def built(n_in, units, **options):
 
 @pytest.mark.parametrize("n_in,units", SHAPES)
 @pytest.mark.parametrize("reflectors", [None, 1, (0, 1), (1, 0), (0, 0)])
+@pytest.mark.costly(keep=11)
 def test_both_forms_agree(n_in, units, reflectors):
     layers = []
     for form in ("dense", "low_rank", "auto"):

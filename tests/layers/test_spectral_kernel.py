@@ -128,6 +128,7 @@ def precision():
         yield
 
 
+@pytest.mark.costly(keep=10)
 def test_equals_its_reference(contender, mode):
     layer, x = contender.built(), contender.inputs()
     expected = numpy_of(reference(layer)(x))
@@ -277,6 +278,7 @@ def test_saved_and_loaded(contender, tmp_path):
     assert_close(numpy_of(fresh(x)), numpy_of(model(x)), 0.0)
 
 
+@pytest.mark.costly(keep=4)
 def test_an_activation_set_to_none(contender, tmp_path):
     """As with Keras' own layers it is the identity, and it can be saved."""
     for activation in ("relu", keras.layers.LeakyReLU(0.1)):

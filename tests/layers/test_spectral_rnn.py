@@ -85,6 +85,7 @@ def test_matrix_is_that_of_its_weights(reflectors, sigma_mode):
 @pytest.mark.parametrize(
     "form,reflectors", [("dense", None), ("low_rank", 1), ("low_rank", 2)]
 )
+@pytest.mark.costly(keep=6)
 def test_computes_its_formula(form, reflectors, mode):
     """From a state, a leading masked step holds it in and shows zero."""
     layer = make(

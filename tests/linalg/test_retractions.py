@@ -161,6 +161,7 @@ def test_order_of_agreement_with_the_exponential(method, order):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.costly(keep=4)
 def test_gradients_of_retractions(method, mode):
     r, a, c = random_orthogonal(3), skew(3, 0.8), normal(3, 3, seed=4)
     by_r, by_a = helpers.grad(

@@ -67,7 +67,7 @@ def learn_alike(contender, modes):
         assert_same(run, runs[0], contender.rounding)
 
 
-@pytest.mark.costly(keep=2)
+@pytest.mark.costly
 def test_learns_alike_in_every_mode(every):
     learn_alike(every, [name for name in compile_modes() if name != "xla"])
 

@@ -130,6 +130,7 @@ class Reference:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.costly(keep=3)
 def test_equals_its_reference(norm, momentum):
     values = weights()
     variables = variables_of(values)
@@ -153,6 +154,7 @@ def test_equals_its_reference(norm, momentum):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.costly
 def test_scales_of_gradients_do_not_matter(norm):
     """Nor do those whose squares are no numbers."""
     results = []
@@ -172,6 +174,7 @@ def test_scales_of_gradients_do_not_matter(norm):
 
 
 @pytest.mark.parametrize("selection", ["greedy", "random", "cyclic", "all"])
+@pytest.mark.costly(keep=2)
 def test_what_does_not_move_is_not_remembered_as_a_step(selection):
     variables = variables_of(weights())
     optimizer = DSGD(selection=selection, seed=1, momentum=0.0)
@@ -344,7 +347,7 @@ def train(start=1.0, inputs=1.0, depth=1, cosine=False, **options):
     ],
     ids=str,
 )
-@pytest.mark.costly(keep=3)
+@pytest.mark.costly
 def test_nothing_is_to_be_tuned(options):
     """Chance is an error of 0.8."""
     assert train(**options) < 0.2

@@ -70,6 +70,7 @@ def test_retractions_are_those_of_their_names(retraction, oracle):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have one mode")
 @pytest.mark.parametrize("make", [SRGD, SRCD])
+@pytest.mark.costly
 def test_a_step_under_xla_is_the_eager_one(make):
     import tensorflow as tf
 
@@ -227,6 +228,7 @@ def test_a_rate_that_is_no_number_is_not_written(make):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.costly
 def test_half_precision_moves_and_stays_orthogonal(dtype):
     """The sum of a common gradient overflows in float16; rounding adds up."""
     for optimizer in (

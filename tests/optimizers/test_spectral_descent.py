@@ -63,6 +63,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.costly(keep=3)
 def test_steps_are_those_of_the_specification(form):
     options = FORMS[form]
     variables = weights()
