@@ -72,7 +72,7 @@ def build_model(args):
         ]
     )
     model.compile(
-        optimizer=SpectralDescent(selection="cyclic"),
+        optimizer=SpectralDescent(lipschitz="bound", selection="cyclic"),
         loss=keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, dtype="float64"
         ),

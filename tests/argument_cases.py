@@ -187,7 +187,8 @@ def measured_model():
         [layers.Input((2,)), layers.Dense(2, activation="softmax")]
     )
     loss = keras.losses.CategoricalCrossentropy()
-    model.compile(SpectralDescent(), loss, run_eagerly=True)
+    optimizer = SpectralDescent(lipschitz="bound")
+    model.compile(optimizer, loss, run_eagerly=True)
     return model
 
 

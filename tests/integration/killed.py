@@ -76,7 +76,9 @@ def measured_descent():
     classes = (Y > 0).astype("int32").repeat(5, axis=1)
     # A divisor of the batches of an epoch, as its documentation asks for.
     estimator = callbacks.LipschitzEstimator(X, classes, every=2)
-    optimizer = optimizers.SpectralDescent(selection="cyclic")
+    optimizer = optimizers.SpectralDescent(
+        lipschitz="bound", selection="cyclic"
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return model, optimizer, [estimator], loss, classes
 

@@ -99,6 +99,7 @@ OPTIMIZERS = {
         adaptive="rmsprop",
         learning_rate=0.05,
     ),
+    "spectral_measured": spectral_descent("measured", preconditioner="rms"),
     "spectral_cyclic": spectral_descent(
         4.0, selection="cyclic", radius=0.3, polar_accuracy="fast"
     ),

@@ -156,6 +156,7 @@ SETTINGS = [
         seed=3,
     ),
     SpectralDescent(lipschitz=1.0, preconditioner="rms"),
+    SpectralDescent(preconditioner="adagrad", momentum=0.5, epsilon=1e-6),
     SRGD(
         retraction="cayley",
         metric="spectral",

@@ -10,6 +10,7 @@ from tests.helpers import BACKEND
 from tests.helpers import assert_close
 from tests.optimizers.stepping import stepper
 from tf_spectral.optimizers import DSGD
+from tf_spectral.optimizers import SpectralDescent
 from tf_spectral.optimizers import measured_steps
 
 NORMS = (1, 2, "inf")
@@ -67,7 +68,7 @@ class Reference:
 
     floors = {"kernel": 1.0, "bias": 0.1, "scale": 0.1, "embeddings": 0.05}
 
-    def __init__(self, values, norm, momentum):
+    def __init__(self, values, norm, momentum, preconditioner=None):
         self.w = {k: v.astype("float64") for k, v in values.items()}
         self.norm, self.momentum = norm, momentum
         self.m = {k: np.zeros_like(v) for k, v in self.w.items()}
@@ -79,6 +80,18 @@ class Reference:
             rng = np.random.default_rng(0)
             self.p[k] = rng.normal(size=(len(parts), parts[0].shape[1]))
         self.c, self.t = 0.01, 0
+        self.preconditioner = preconditioner
+        self.q = {k: np.zeros_like(v) for k, v in self.w.items()}
+
+    def metric(self, name, g):
+        """The weights `A`: `rho` is 0.9, `epsilon` 1e-3."""
+        if self.preconditioner == "rms":
+            self.q[name] = 0.9 * self.q[name] + 0.1 * g**2
+        elif self.preconditioner == "adagrad":
+            self.q[name] = self.q[name] + g**2
+        else:
+            return np.ones_like(g)
+        return np.sqrt(1e-3 + np.sqrt(self.q[name]))
 
     def length(self, name, i, w):
         rows, columns = w.shape
@@ -115,33 +128,49 @@ class Reference:
             self.m[k] = beta * self.m[k] + (1 - beta) * g[k]
             n = beta * self.m[k] / (1 - beta**self.t) + (1 - beta) * g[k]
             steps = []
-            triples = zip(cut(k, g[k]), cut(k, n), cut(k, self.w[k]))
-            for i, (part, ahead, w) in enumerate(triples):
+            parts = (g[k], n, self.w[k], self.metric(k, g[k]))
+            parts = zip(*(cut(k, part) for part in parts))
+            for i, (part, ahead, w, metric) in enumerate(parts):
                 square = np.sum(part**2)
                 self.v[k][i] = 0.99 * self.v[k][i] + 0.01 * square
                 typical = np.sqrt(self.v[k][i] / (1 - 0.99**self.t))
                 share = np.linalg.norm(ahead) / typical if typical else 0.0
                 far = max(self.length(k, i, w), self.floors[k])
-                steps.append(far * min(share, 1.0) * self.direction(ahead))
+                step = self.direction(ahead / metric)
+                weighted = step / metric
+                if np.any(step):
+                    size = np.linalg.norm(step) / np.linalg.norm(weighted)
+                    step = size * weighted
+                steps.append(far * min(share, 1.0) * step)
             self.s[k] = paste(k, steps, g[k].shape)
         for k in g:
             self.w[k] = self.w[k] - rate * self.c * self.s[k]
+
+
+OPTIONS = {"blocks": {"kernel": 2}, "polar_accuracy": "exact"}
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.costly(keep=3)
 def test_equals_its_reference(norm, momentum):
+    optimizer = DSGD(0.5, norm, momentum=momentum, **OPTIONS)
+    follow(optimizer, norm, momentum)
+
+
+@pytest.mark.parametrize("preconditioner", [None, "rms", "adagrad"])
+def test_spectral_descent_equals_its_reference(preconditioner):
+    optimizer = SpectralDescent(
+        0.5, preconditioner=preconditioner, rho=0.9, epsilon=1e-3, **OPTIONS
+    )
+    follow(optimizer, 2, 0.9, preconditioner)
+
+
+def follow(optimizer, *rule):
+    """Steps of an optimizer and of the reference, from the same weights."""
     values = weights()
     variables = variables_of(values)
-    optimizer = DSGD(
-        0.5,
-        norm,
-        momentum=momentum,
-        blocks={"kernel": 2},
-        polar_accuracy="exact",
-    )
-    reference = Reference(values, norm, momentum)
+    reference = Reference(values, *rule)
     take = stepper(optimizer, variables)
     for seed in range(5):
         take(list(gradients(seed).values()))
@@ -292,11 +321,18 @@ def test_it_keeps_two_copies_of_the_weights():
 
 
 def test_only_measured_steps_have_a_length():
-    for optimizer in (DSGD(), DSGD(smoothness="constant")):
+    for optimizer in (
+        DSGD(),
+        DSGD(smoothness="constant"),
+        SpectralDescent(),
+        SpectralDescent(lipschitz="bound"),
+    ):
         assert not hasattr(optimizer, "step_length")
-    optimizer.build(variables_of(weights()))
-    with pytest.raises(AttributeError, match="measured(.|\n)*constant"):
-        _ = optimizer.step_length
+        optimizer.build(variables_of(weights()))
+        if not optimizer.measures:
+            match = f"measured(.|\n)*{type(optimizer).__name__}"
+            with pytest.raises(AttributeError, match=match):
+                _ = optimizer.step_length
 
 
 def test_weights_of_nothing_are_passed_over():
@@ -309,7 +345,7 @@ def test_weights_of_nothing_are_passed_over():
     take([np.zeros((0, 3), "float32")])
 
 
-def train(start=1.0, inputs=1.0, depth=1, cosine=False, **options):
+def train(start=1.0, inputs=1.0, depth=1, cosine=False, make=DSGD, **options):
     """Test error of a small network with starts as bad as asked for."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -325,7 +361,7 @@ def train(start=1.0, inputs=1.0, depth=1, cosine=False, **options):
         schedule = keras.optimizers.schedules.CosineDecay(1.0, 300)
         options["learning_rate"] = schedule
     model.compile(
-        DSGD(**options),
+        make(**options),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -344,6 +380,9 @@ def train(start=1.0, inputs=1.0, depth=1, cosine=False, **options):
         {"norm": "inf"},
         {"depth": 4, "start": 0.3},
         {"cosine": True},
+        {"make": SpectralDescent},
+        {"make": SpectralDescent, "preconditioner": "rms"},
+        {"make": SpectralDescent, "preconditioner": "adagrad"},
     ],
     ids=str,
 )

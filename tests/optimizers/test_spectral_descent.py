@@ -292,7 +292,7 @@ def test_unset_constants_do_not_move_and_warn_once():
     optimizer.set_constants(dict(enumerate(CONSTANTS)), {2: 0.5})
     assert all(step.any() for step in apply(optimizer, variables, gradients(0)))
     np.testing.assert_allclose(ops.convert_to_numpy(optimizer.radii)[2], 0.5)
-    assert optimizer.measured_weights == list(range(1, 8))
+    assert optimizer.bounded_weights == list(range(1, 8))
 
 
 def test_greedy_trains_in_a_compiled_step():
@@ -322,7 +322,12 @@ def test_greedy_trains_in_a_compiled_step():
         ({"radius": {"kernel": -1.0}}, "radius"),
         ({"selection": "sequential"}, "selection"),
         ({"preconditioner": "adam"}, "preconditioner"),
-        ({"preconditioner": "rms"}, "lipschitz=1.0"),
+        ({"preconditioner": "rms", "lipschitz": "bound"}, "lipschitz=1.0"),
+        ({"lipschitz": "measure"}, 'number or "measured" or "bound"'),
+        ({"lipschitz": {"default": "measured"}}, 'number or "bound"'),
+        ({"radius": 1.0}, "`radius`.*measured"),
+        ({"lipschitz": 1.0, "blocks": {"w0": 1}}, "`blocks`"),
+        ({"blocks": 3}, "`blocks`"),
         ({"momentum": 1.0}, "momentum"),
         ({"rho": -0.1}, "rho"),
         ({"epsilon": 0.0}, "epsilon"),
@@ -349,6 +354,17 @@ def test_names_that_do_not_fit(options, match):
     with pytest.raises(ValueError, match=match):
         optimizer.build(variables)
     assert not optimizer.built
+
+
+def test_measured_steps_have_no_constants():
+    optimizer = SpectralDescent()
+    optimizer.build(weights())
+    assert optimizer.bounded_weights == []
+    for name in ("constants", "radii"):
+        with pytest.raises(AttributeError, match=f"`{name}`(.|\n)*measured"):
+            getattr(optimizer, name)
+    with pytest.raises(AttributeError, match="measured"):
+        optimizer.set_constants({0: 1.0})
 
 
 def test_config_keeps_what_was_given():

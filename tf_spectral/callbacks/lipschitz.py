@@ -97,7 +97,8 @@ class LipschitzEstimator(callbacks.Callback):
     ...     [keras.Input((4,)), keras.layers.Dense(3, "softmax", name="head")]
     ... )
     >>> x, y = np.ones((8, 4), "float32"), np.zeros((8,), "int32")
-    >>> model.compile(SpectralDescent(), "sparse_categorical_crossentropy")
+    >>> optimizer = SpectralDescent(lipschitz="bound")
+    >>> model.compile(optimizer, "sparse_categorical_crossentropy")
     >>> estimator = LipschitzEstimator(x, safety=1.0)
     >>> history = model.fit(x, y, callbacks=[estimator], verbose=0).history
     >>> history["lipschitz/head/kernel"]
@@ -261,7 +262,7 @@ def _spectral_descent(model):
     if not isinstance(optimizer, SpectralDescent):
         raise ValueError(
             "The model's optimizer has no Lipschitz constants to set. "
-            "Expected optimizer=SpectralDescent(), Received: "
+            'Expected optimizer=SpectralDescent(lipschitz="bound"), Received: '
             f"optimizer={optimizer}"
         )
     return optimizer
@@ -269,7 +270,7 @@ def _spectral_descent(model):
 
 def _known_places(network, optimizer, model):
     """Places of the weights to measure; raises if one cannot be."""
-    places = optimizer.measured_weights
+    places = optimizer.bounded_weights
     known = {id(v) for v in network.weights()}
     variables = model.trainable_variables
     unknown = [

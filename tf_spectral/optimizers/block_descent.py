@@ -64,6 +64,18 @@ class BlockDescent(JointOptimizer):
         self.polar_accuracy = polar_accuracy
         self.seed = random.randrange(checks.SEEDS) if seed is None else seed
 
+    @property
+    def step_length(self):
+        """Variable, the length of measured steps."""
+        if not self.built or not self.measures:
+            raise AttributeError(
+                "`step_length` is of measured steps, once they are built. "
+                "Expected an optimizer that measures its steps and has "
+                f"variables, Received: {type(self).__name__} with "
+                f"{self.get_config()}, built={self.built}"
+            )
+        return self._values["length"]
+
     def make_curvature(self, variables):
         """The provider for these variables; raises if it does not fit them."""
         raise NotImplementedError
@@ -148,7 +160,7 @@ class BlockDescent(JointOptimizer):
         chosen = self._chosen(len(blocks))
         if isinstance(chosen, str):
             chosen = one_of(len(blocks), ops.argmax(steps.gains))
-        finite = all_finite([*blocks, steps.gains, steps.length])
+        finite = ops.logical_and(all_finite(blocks), steps.are_finite())
         scales = rate * steps.length * ops.ones_like(steps.gains)
         moved = self._settle(scales, chosen, finite)
         self._keep(self._curvature.after(values, steps, chosen, finite))

@@ -18,8 +18,9 @@ from tf_spectral.optimizers.curvature import Slot
 from tf_spectral.optimizers.measured_curvature import MeasuredCurvature
 from tf_spectral.optimizers.measured_steps import Settings
 from tf_spectral.optimizers.slices import checked_blocks
+from tf_spectral.optimizers.weight_values import MEASURED
 
-MEASURED, CONSTANT = "measured", "constant"
+CONSTANT = "constant"
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
@@ -197,17 +198,6 @@ class DSGD(BlockDescent):
         return CertifiedCurvature(
             self.smoothness, variables, self.norm_refresh, self._dtype
         )
-
-    @property
-    def step_length(self):
-        """Variable, the length of measured steps."""
-        if not self.built or not self.measures:
-            raise AttributeError(
-                "`step_length` is of measured steps, once they are built. "
-                f'Expected smoothness="measured", Received: {self.smoothness}, '
-                f"built={self.built}"
-            )
-        return self._values["length"]
 
     def note(self, dual_norms, curvature, moved):
         duals = ops.where(moved, dual_norms, ops.zeros_like(dual_norms))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from keras import ops
 
 from tf_spectral.backend.precision import working_dtype
+from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.curvature import Slot
 from tf_spectral.optimizers.measured_steps import SHORTEST
 from tf_spectral.optimizers.measured_steps import START
@@ -31,6 +32,11 @@ class MeasuredSteps(NamedTuple):
     gains: object
     length: object
     memories: list
+
+    def are_finite(self):
+        """Whether they and what is kept of them are numbers."""
+        squares = [None if m is None else m.squares for m in self.memories]
+        return all_finite([self.gains, self.length, *squares])
 
 
 class MeasuredCurvature:
@@ -60,9 +66,7 @@ class MeasuredCurvature:
         slots = {"length": Slot((), self._dtype, START)}
         for i, shape in enumerate(self._shapes):
             if shape is not None:
-                first = first_memory(
-                    self._slices[i], shape, self._settings.norm
-                )
+                first = first_memory(self._slices[i], shape, self._settings)
                 for name, (shape, initial) in first.items():
                     slots[f"{name}_{i}"] = Slot(shape, self._dtypes[i], initial)
         return slots

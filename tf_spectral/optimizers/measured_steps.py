@@ -54,29 +54,36 @@ class Memory(NamedTuple):
             gradients.
         vector: Tensor `(count, columns)` for `slices.power_step`, or `None`
             where the norm is not 2 or slices are vectors.
+        squares: Tensor of the shape of the weight, for a `Preconditioner`, or
+            `None` without one.
     """
 
     average: object
     step: object
     typical: object
     vector: object = None
+    squares: object = None
 
 
-def first_memory(slices, shape, norm):
+def first_memory(slices, shape, settings):
     """Shapes and first values of a `Memory`: arrays, or `None` for zeros."""
     vector = None
-    if norm == 2 and min(slices.rows, slices.columns) > 1:
+    if settings.norm == 2 and min(slices.rows, slices.columns) > 1:
         # Any that is orthogonal to nothing in particular.
         rng = np.random.default_rng(0)
         vector = rng.normal(size=(slices.count, slices.columns))
         size = np.linalg.norm(vector, axis=1, keepdims=True)
         vector = vector / np.where(size > 0, size, 1)
-    return {
+    first = {
         "average": (shape, None),
         "step": (shape, None),
         "typical": ((slices.count,), None),
-        **({} if vector is None else {"vector": (vector.shape, vector)}),
     }
+    if vector is not None:
+        first["vector"] = (vector.shape, vector)
+    if settings.preconditioner is not None:
+        first["squares"] = (shape, None)
+    return first
 
 
 class Settings(NamedTuple):
@@ -86,11 +93,13 @@ class Settings(NamedTuple):
         norm: `1`, `2` or `"inf"`.
         momentum: Float from 0 to 1.
         accuracy: Of polar factors, see `linalg.polar`.
+        preconditioner: `Preconditioner`, or `None`.
     """
 
     norm: object
     momentum: float
     accuracy: str
+    preconditioner: object = None
 
 
 def next_step(gradient, weight, memory, slices, count, settings):
@@ -120,11 +129,15 @@ def next_step(gradient, weight, memory, slices, count, settings):
     share = ops.minimum(_quotient(_size(stack), mean), 1.0)
     norms, vector = _norms(slices.split(weight), memory.vector, settings.norm)
     far = ops.maximum(norms, slices.floor) * share
-    step = directions(stack, settings.norm, settings.accuracy)
+    squares, metric = None, None
+    if settings.preconditioner is not None:
+        squares = settings.preconditioner.squares(memory.squares, gradient)
+        metric = slices.split(settings.preconditioner.weights(squares))
+    step = _directions(stack, metric, settings)
     step = far[:, None, None] * step
     gain = ops.sum(stack * step)
     step = slices.join(step, gradient.shape)
-    return Memory(average, step, typical, vector), gain
+    return Memory(average, step, typical, vector, squares), gain
 
 
 def alignment(gradients, memories, slices):
@@ -177,6 +190,17 @@ def next_length(length, alignment, rate):
     rate = ops.minimum(ops.abs(rate), 1.0)
     length = length * ops.exp(KAPPA * rate * rate * alignment)
     return ops.clip(length, SHORTEST, LONGEST)
+
+
+def _directions(stack, metric, settings):
+    """The steepest steps, in a metric as long as without one."""
+    if metric is None:
+        return directions(stack, settings.norm, settings.accuracy)
+    steps = directions(stack / metric, settings.norm, settings.accuracy)
+    weighted = steps / metric
+    # In the norm of all entries: that of each row and column is not meant to
+    # be what it was.
+    return _quotient(_size(steps), _size(weighted))[:, None, None] * weighted
 
 
 def _norms(stack, vector, norm):

@@ -10,7 +10,7 @@ import numpy as np
 
 from tf_spectral import checks
 
-BOUND = "bound"
+BOUND, MEASURED = "bound", "measured"
 
 
 def checked_values(name, value, measurable=False):
@@ -20,16 +20,16 @@ def checked_values(name, value, measurable=False):
         name: String, the argument, for errors.
         value: Positive number, or dict from names of weights to such.
         measurable: Boolean, whether the word `"bound"` may take the place of
-            a number. Defaults to `False`.
+            a number, and `"measured"` that of all. Defaults to `False`.
 
     Returns:
-        Float, `"bound"`, or a dict of them.
+        Float, `"measured"`, `"bound"`, or a dict of numbers and the latter.
 
     Raises:
         ValueError: If it is something else, also NaN.
     """
     if not isinstance(value, dict):
-        return _checked(name, value, measurable)
+        return _checked(name, value, (MEASURED, BOUND) if measurable else ())
     if not value or not all(isinstance(key, str) and key for key in value):
         raise ValueError(
             f"Argument `{name}` must have names of weights as its keys. "
@@ -37,7 +37,7 @@ def checked_values(name, value, measurable=False):
             f"{name}={value}"
         )
     return {
-        key: _checked(f'{name}["{key}"]', number, measurable)
+        key: _checked(f'{name}["{key}"]', number, (BOUND,) * measurable)
         for key, number in value.items()
     }
 
@@ -80,12 +80,12 @@ def values_by_weight(name, given, paths, default=None):
     return values
 
 
-def _checked(name, value, measurable):
-    if measurable and isinstance(value, str) and value == BOUND:
+def _checked(name, value, words):
+    if isinstance(value, str) and value in words:
         return value
     if isinstance(value, (float, np.floating)) and value == math.inf:
         return math.inf
-    words = ' or "bound"' if measurable else ""
+    words = "".join(f' or "{word}"' for word in words)
     value = checks.number(
         name,
         value,
