@@ -27,21 +27,22 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from tf_spectral.linalg.polar import largest_entry
 from tf_spectral.linalg.polar import safe_divisor
 from tf_spectral.linalg.polar import scaled_down
 from tf_spectral.optimizers.slices import directions
 from tf_spectral.optimizers.slices import lengths
 from tf_spectral.optimizers.slices import power_step
 from tf_spectral.optimizers.slices import unit
+from tf_spectral.optimizers.typical import corrected
+from tf_spectral.optimizers.typical import quotient
+from tf_spectral.optimizers.typical import root_mean
+from tf_spectral.optimizers.typical import size
 
 # This and the start were chosen in trials on small tasks, see docs/dsgd.md.
 KAPPA = 0.3
 START = 0.01
 # Nothing moves by more of its norm than the latter.
 SHORTEST, LONGEST = 1e-6, 0.3
-# Of the mean of squares.
-DECAY = 0.99
 
 
 class Memory(NamedTuple):
@@ -72,8 +73,8 @@ def first_memory(slices, shape, settings):
         # Any that is orthogonal to nothing in particular.
         rng = np.random.default_rng(0)
         vector = rng.normal(size=(slices.count, slices.columns))
-        size = np.linalg.norm(vector, axis=1, keepdims=True)
-        vector = vector / np.where(size > 0, size, 1)
+        length = np.linalg.norm(vector, axis=1, keepdims=True)
+        vector = vector / np.where(length > 0, length, 1)
     first = {
         "average": (shape, None),
         "step": (shape, None),
@@ -123,10 +124,10 @@ def next_step(gradient, weight, memory, slices, count, settings):
     if beta:
         ahead = ahead + average * (beta / (1 - beta**count))
     stack = slices.split(ahead)
-    size = _size(slices.split(gradient))
-    typical = _root_mean(memory.typical, size)
-    mean = typical / ops.sqrt(1 - DECAY**count)
-    share = ops.minimum(_quotient(_size(stack), mean), 1.0)
+    now = _sizes(slices.split(gradient))
+    typical = root_mean(memory.typical, now)
+    mean = corrected(typical, count)
+    share = ops.minimum(quotient(_sizes(stack), mean), 1.0)
     norms, vector = _norms(slices.split(weight), memory.vector, settings.norm)
     far = ops.maximum(norms, slices.floor) * share
     squares, metric = None, None
@@ -158,18 +159,18 @@ def alignment(gradients, memories, slices):
     ]
     if not some:
         return ops.zeros(())
-    sizes = [_size(part.split(g)) for g, _, part in some]
+    sizes = [_sizes(part.split(g)) for g, _, part in some]
     dtype = sizes[0].dtype
     largest = ops.max(ops.stack([ops.cast(ops.max(x), dtype) for x in sizes]))
     inner, outer = [], []
-    for size, (gradient, memory, part) in zip(sizes, some):
+    for own, (gradient, memory, part) in zip(sizes, some):
         # In units of the largest: products of large numbers are none.
         scale = safe_divisor(ops.cast(largest, gradient.dtype))
         product = ops.sum(scaled_down(gradient, scale) * memory.step)
-        lengths = scaled_down(size, scale) * _size(part.split(memory.step))
+        lengths = scaled_down(own, scale) * _sizes(part.split(memory.step))
         inner.append(ops.cast(product, dtype))
         outer.append(ops.cast(ops.sum(lengths), dtype))
-    return _quotient(ops.sum(ops.stack(inner)), ops.sum(ops.stack(outer)))
+    return quotient(ops.sum(ops.stack(inner)), ops.sum(ops.stack(outer)))
 
 
 def next_length(length, alignment, rate):
@@ -200,31 +201,16 @@ def _directions(stack, metric, settings):
     weighted = steps / metric
     # In the norm of all entries: that of each row and column is not meant to
     # be what it was.
-    return _quotient(_size(steps), _size(weighted))[:, None, None] * weighted
+    return quotient(_sizes(steps), _sizes(weighted))[:, None, None] * weighted
 
 
 def _norms(stack, vector, norm):
     if vector is not None:
         return power_step(stack, vector)
     if norm == 2:
-        return _size(stack) / unit(*stack.shape[1:], 2), None
+        return _sizes(stack) / unit(*stack.shape[1:], 2), None
     return lengths(stack, norm), None
 
 
-def _size(stack):
-    """The length of each slice, also where its square is no float."""
-    scale = largest_entry(stack, axis=(1, 2))
-    scaled = scaled_down(stack, scale)
-    return scale[:, 0, 0] * ops.sqrt(ops.sum(scaled * scaled, axis=(1, 2)))
-
-
-def _root_mean(old, new):
-    """A step of the root of a moving average of squares."""
-    scale = safe_divisor(ops.maximum(old, new))
-    old, new = scaled_down(old, scale), scaled_down(new, scale)
-    return scale * ops.sqrt(DECAY * old * old + (1 - DECAY) * new * new)
-
-
-def _quotient(a, b):
-    """`a / b`, zero where `b` is."""
-    return ops.where(b == 0, ops.zeros_like(a), a / safe_divisor(b))
+def _sizes(stack):
+    return size(stack, axis=(1, 2))

@@ -1,6 +1,7 @@
 """SRGD, and what optimizers of orthogonal weights share."""
 
 import contextlib
+import math
 import warnings
 
 import keras
@@ -31,6 +32,10 @@ from tf_spectral.linalg.retractions import shortened
 from tf_spectral.optimizers.base import InPlaceOptimizer
 from tf_spectral.optimizers.base import all_finite
 from tf_spectral.optimizers.base import warn_of_skipped_steps
+from tf_spectral.optimizers.typical import corrected
+from tf_spectral.optimizers.typical import quotient
+from tf_spectral.optimizers.typical import root_mean
+from tf_spectral.optimizers.typical import size
 
 # Keras optimizers whose `update_step` is not all of a step.
 _NOT_ONE_BY_ONE = {
@@ -42,6 +47,9 @@ _NOT_ONE_BY_ONE = {
 }
 
 METRICS = ("frobenius", "spectral")
+
+# Of steps that are divided by the usual size of gradients.
+RATE = 1e-3
 
 # A start further than this from orthogonal is worth a word.
 TOLERANCE = 1e-4
@@ -57,7 +65,8 @@ class RiemannianOptimizer(InPlaceOptimizer):
     `correction_steps(place)` steps, the first included.
 
     Args:
-        learning_rate: Float, schedule or callable.
+        learning_rate: Float, schedule or callable; `None` for `RATE`, and
+            Adam as the default of the other variables.
         euclidean_optimizer: Keras optimizer for the other variables, `None`
             for SGD with this learning rate.
         momentum: Float, of that SGD.
@@ -77,6 +86,11 @@ class RiemannianOptimizer(InPlaceOptimizer):
             "euclidean_optimizer", euclidean_optimizer
         )
         momentum = checks.fraction("momentum", momentum)
+        if learning_rate is None:
+            learning_rate = RATE
+            euclidean_optimizer = euclidean_optimizer or keras.optimizers.Adam(
+                RATE, name="euclidean_adam"
+            )
         _check_euclidean(euclidean_optimizer, momentum)
         if correction_period is not None:
             correction_period = checks.integer(
@@ -287,17 +301,28 @@ class SRGD(RiemannianOptimizer):
     however large the gradient. All other variables are left to a
     Euclidean optimizer.
 
+    `SRGD()` needs no learning rate: steps are divided by the usual size of
+    the gradient. `SRGD(2e-4)` is the method of the paper.
+
     Args:
-        learning_rate: Float, a schedule, or a callable. Defaults to `2e-4`.
+        learning_rate: Float, a schedule, or a callable. Defaults to `None`:
+            `1e-3` with `adaptive="rms"`, and Adam with this rate as the
+            Euclidean optimizer.
         retraction: `"expm"` (the geodesic), `"cayley"`, `"qr"` or `"polar"`.
             Defaults to `"expm"`.
         metric: `"frobenius"`: the step is the gradient. `"spectral"`, for
             square variables: steepest descent in the spectral norm, a step
             that turns every plane of the gradient by the angle
             `learning_rate`. Defaults to `"frobenius"`.
+        adaptive: `"rms"` divides gradients by the root of the mean square of
+            their norms: a usual step is as long as one that turns each of
+            `d // 2` planes by the angle `learning_rate`. `None` does not. Not
+            for `metric="spectral"`. Defaults to `None` beside a learning
+            rate, else to `"rms"`.
         euclidean_optimizer: Keras optimizer for the variables without the
             constraint, with a learning rate of its own; its state is saved
-            with this one's. Defaults to SGD with `learning_rate`.
+            with this one's. Defaults to SGD with `learning_rate`, or Adam if
+            there is none.
         momentum: Float, of that SGD. Defaults to `0.0`.
         correction_period: Positive integer: every how many steps the rounding
             error of orthogonality is removed. Defaults to 1000, in half
@@ -324,7 +349,8 @@ class SRGD(RiemannianOptimizer):
     ...     keras.layers.SimpleRNN(8, recurrent_constraint=Orthogonal()),
     ...     keras.layers.Dense(1),
     ... ])
-    >>> model.compile(SRGD(0.01, euclidean_optimizer="adam"), "mse")
+    >>> model.compile(SRGD(), "mse")
+    >>> model.compile(SRGD(2e-4, euclidean_optimizer="adam"), "mse")
 
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
     for recurrent neural network training", 2022; for the spectral metric
@@ -333,9 +359,10 @@ class SRGD(RiemannianOptimizer):
 
     def __init__(
         self,
-        learning_rate=2e-4,
+        learning_rate=None,
         retraction="expm",
         metric="frobenius",
+        adaptive=None,
         euclidean_optimizer=None,
         momentum=0.0,
         correction_period=None,
@@ -352,6 +379,30 @@ class SRGD(RiemannianOptimizer):
         )
         self.retraction = checks.choice("retraction", retraction, METHODS)
         self.metric = checks.choice("metric", metric, METRICS)
+        adaptive = checks.choice("adaptive", adaptive, (None, "rms"))
+        if adaptive and metric == "spectral":
+            raise ValueError(
+                "Steps in the spectral metric are as long as the learning "
+                'rate. Expected adaptive=None, or metric="frobenius", '
+                f"Received: adaptive={adaptive!r}"
+            )
+        if learning_rate is None and metric == "frobenius":
+            adaptive = "rms"
+        self.adaptive = adaptive
+
+    def build(self, variables):
+        # Keras' reader of `.h5` files first builds without any.
+        if self.built or not variables:
+            return
+        super().build(variables)
+        self._typical = {
+            # Of a size, and not of its square, which may be no number.
+            place: self.add_variable(
+                (), dtype=working_dtype(v.dtype), name=f"{v.name}_typical"
+            )
+            for place, v in enumerate(trained_variables(self))
+            if self.adaptive and self._on_manifold[place]
+        }
 
     def check_manifold(self, variables):
         super().check_manifold(variables)
@@ -363,46 +414,73 @@ class SRGD(RiemannianOptimizer):
 
     def manifold_step(self, place, variable, gradient, learning_rate):
         value = ops.convert_to_tensor(variable)
+        dtype = working_dtype(value.dtype)
+        typical = self._typical.get(place)
+        old = ops.zeros((), dtype)
+        if typical is not None:
+            old = ops.convert_to_tensor(typical)
 
         def moved():
-            new = self._constraints[place].by_blocks(
-                lambda w, g: self._moved(w, g, learning_rate), value, gradient
-            )
+            by_blocks = self._constraints[place].by_blocks
+            x, g = ops.cast(value, dtype), ops.cast(gradient, dtype)
+            ahead = by_blocks(_direction, x, g)
+            rate, usual = ops.cast(learning_rate, dtype), old
+            if typical is not None:
+                usual = root_mean(old, size(ahead))
+                rate = rate * self._share(place, usual)
+            new = by_blocks(lambda w, a: self._moved(w, a, rate), x, ahead)
+            new = ops.cast(new, value.dtype)
             # Finite is not enough: what is no longer orthogonal is not kept.
             good = self._is_orthogonal(place, new)
-            return ops.where(good, new, value), good
+            return (
+                ops.where(good, new, value),
+                ops.where(good, usual, old),
+                good,
+            )
 
-        new, good = ops.cond(
+        new, usual, good = ops.cond(
             all_finite([gradient]),
             moved,
-            lambda: (value, ops.zeros((), "bool")),
+            lambda: (value, old, ops.zeros((), "bool")),
         )
         self.assign(variable, new)
+        if typical is not None:
+            self.assign(typical, usual)
         return good
 
-    def _moved(self, w, g, rate):
-        dtype = working_dtype(w.dtype)
-        x, g = ops.cast(w, dtype), ops.cast(g, dtype)
-        rate = ops.cast(rate, dtype)
-        if w.shape[0] != w.shape[1]:
-            tangent = shortened(-rate * riemannian_gradient(x, g))
-            return ops.cast(retract(x, tangent, self.retraction), w.dtype)
-        s = skew_gradient(x, g)
+    def _share(self, place, usual):
+        """What a direction is multiplied by, beside the learning rate."""
+        matrices = self._constraints[place].matrices(
+            trained_variables(self)[place]
+        )
+        columns = sum(min(matrix.shape) for matrix in matrices)
+        count = ops.cast(self.iterations + 1, usual.dtype)
+        root = ops.full((), math.sqrt(columns), usual.dtype)
+        return quotient(root, corrected(usual, count))
+
+    def _moved(self, x, ahead, rate):
+        if x.shape[0] != x.shape[1]:
+            return retract(x, shortened(-rate * ahead), self.retraction)
         if self.metric == "spectral":
             # The polar factor of a skew matrix is skew, but for rounding.
-            turn = polar_factor(s)
-            a = rate / 2 * (turn - ops.transpose(turn))
-        else:
-            a = rate / 2 * s
-        new = retract_skew(x, shortened(a), self.retraction)
-        return ops.cast(new, w.dtype)
+            turn = polar_factor(ahead)
+            ahead = (turn - ops.transpose(turn)) / 2
+        return retract_skew(x, shortened(rate * ahead), self.retraction)
 
     def get_config(self):
         return {
             **super().get_config(),
             "retraction": self.retraction,
             "metric": self.metric,
+            "adaptive": self.adaptive,
         }
+
+
+def _direction(x, g):
+    """The gradient on the manifold: skew, in the frame of a square `x`."""
+    if x.shape[0] != x.shape[1]:
+        return riemannian_gradient(x, g)
+    return skew_gradient(x, g) / 2
 
 
 def check_square(variables, who):
@@ -439,9 +517,9 @@ def _check_euclidean(optimizer, momentum):
         return
     if momentum:
         raise ValueError(
-            "`momentum` is for the default Euclidean optimizer. Expected "
-            "momentum=0 beside `euclidean_optimizer`, Received: "
-            f"momentum={momentum}"
+            "`momentum` is of SGD with the given `learning_rate`. Expected "
+            "momentum=0 beside `euclidean_optimizer` and without a learning "
+            f"rate, Received: momentum={momentum}"
         )
     kind = type(optimizer).__name__
     why = _NOT_ONE_BY_ONE.get(kind)

@@ -26,6 +26,8 @@ from tf_spectral.optimizers.riemannian import check_square
 
 SELECTIONS = ("greedy", "all", "random", "cyclic", "gauss_southwell")
 ADAPTIVE = (None, "rmsprop", "adam")
+# As many disjoint pairs as there are.
+ROUND = "round"
 
 
 @keras.saving.register_keras_serializable("tf_spectral")
@@ -39,20 +41,27 @@ class SRCD(RiemannianOptimizer):
     place; no product of matrices is formed. All other variables are left to a
     Euclidean optimizer.
 
+    `SRCD()` needs no learning rate: partial derivatives are divided by their
+    usual size. `SRCD(2e-4)` is the method of the paper.
+
     Args:
-        learning_rate: Float, a schedule, or a callable. Defaults to `2e-4`.
+        learning_rate: Float, a schedule, or a callable. Defaults to `None`:
+            `1e-3` with `adaptive="adam"`, and Adam with this rate as the
+            Euclidean optimizer.
         selection: `"random"` draws pairs; `"greedy"`, the rule of
             Gauss-Southwell and also known as `"gauss_southwell"`, takes those
             of the largest partial derivatives, which costs one product of
             matrices; `"cyclic"` takes each in turn, and `"all"` turns every
-            pair in each step. Defaults to `"random"`.
+            pair in each step. Defaults to `None`: `"random"` beside a
+            learning rate, else `"greedy"`.
         block_size: How many pairs a step turns: a positive integer; a float
-            in (0, 1], the share of all `d (d - 1) / 2`; or a
+            in (0, 1], the share of all `d (d - 1) / 2`; `"round"`, as many
+            disjoint ones as there are, `d // 2`; or a
             `keras.optimizers.schedules.LearningRateSchedule` that gives a
             number of pairs, held within `1` and `d // 2`. Pairs of a step are
             disjoint and are one geodesic step; beyond `d // 2` rounds of
             disjoint pairs follow each other. `"all"` takes no block size.
-            Defaults to `1`.
+            Defaults to `None`: `1` beside a learning rate, else `"round"`.
         coordinate_scale: Float, a factor on the angles, or `"unbiased"`: the
             factor with which drawn and cyclic steps are in the mean the step
             of `SRGD`. Defaults to `1.0`.
@@ -60,8 +69,8 @@ class SRCD(RiemannianOptimizer):
             by their root mean squares, pair by pair, with `"adam"` after
             averaging. Moments stay in the frame of the moving matrix and need
             no transport. Greedy selection updates those of all pairs in each
-            step, the others those of the pairs they turn. Defaults to
-            `None`.
+            step, the others those of the pairs they turn. Defaults to `None`
+            beside a learning rate, else to `"adam"`.
         beta_1: Float in [0, 1), decay of the means of `"adam"`. Defaults to
             `0.9`.
         beta_2: Float in [0, 1), decay of the mean squares. Defaults to
@@ -69,7 +78,8 @@ class SRCD(RiemannianOptimizer):
         epsilon: Positive float, added to the root mean squares. Defaults to
             `1e-8`.
         euclidean_optimizer: Keras optimizer for the variables without the
-            constraint. Defaults to SGD with `learning_rate`.
+            constraint. Defaults to SGD with `learning_rate`, or Adam if there
+            is none.
         momentum: Float, of that SGD. Defaults to `0.0`.
         correction_period: Positive integer: every how many steps the rounding
             error of orthogonality is removed. Defaults to as many as turn
@@ -99,6 +109,7 @@ class SRCD(RiemannianOptimizer):
     ...     keras.layers.SimpleRNN(8, recurrent_constraint=Orthogonal()),
     ...     keras.layers.Dense(1),
     ... ])
+    >>> model.compile(SRCD(), "mse")
     >>> model.compile(SRCD(0.01, "greedy", block_size=4), "mse")
 
     Reference: Massart and Abrol, "Coordinate descent on the orthogonal group
@@ -108,9 +119,9 @@ class SRCD(RiemannianOptimizer):
 
     def __init__(
         self,
-        learning_rate=2e-4,
-        selection="random",
-        block_size=1,
+        learning_rate=None,
+        selection=None,
+        block_size=None,
         coordinate_scale=1.0,
         adaptive=None,
         beta_1=0.9,
@@ -131,9 +142,16 @@ class SRCD(RiemannianOptimizer):
             name=name,
             **kwargs,
         )
+        given = learning_rate is not None
+        if selection is None:
+            selection = "random" if given else "greedy"
         selection = checks.choice("selection", selection, SELECTIONS)
         if selection == "gauss_southwell":
             selection = "greedy"
+        if block_size is None:
+            block_size = 1 if given or selection == "all" else ROUND
+        if adaptive is None and not given:
+            adaptive = "adam"
         self.selection = selection
         self.block_size = _check_block_size(block_size, selection)
         self.coordinate_scale = _check_coordinate_scale(
@@ -320,7 +338,7 @@ class SRCD(RiemannianOptimizer):
         return ops.cast(places < self._scheduled(pairs.shape[0]), dtype)
 
     def _fixed(self):
-        return isinstance(self.block_size, (int, float))
+        return isinstance(self.block_size, (int, float, str))
 
     def _scheduled(self, most):
         count = self.block_size(ops.convert_to_tensor(self.iterations))
@@ -424,8 +442,8 @@ def round_sizes(block_size, d):
 
     Args:
         block_size: Positive integer, a number of pairs; a float in (0, 1], a
-            share of all pairs; or a schedule, for which there is one round of
-            as many pairs as fit.
+            share of all pairs; or `ROUND` or a schedule, for which there is
+            one round of as many pairs as fit.
         d: Integer, at least 2, the number of rows.
 
     Returns:
@@ -583,7 +601,7 @@ def _check_block_size(value, selection):
 
 def _pairs_or_share(value):
     schedule = keras.optimizers.schedules.LearningRateSchedule
-    if isinstance(value, schedule):
+    if isinstance(value, schedule) or _is_round(value):
         return value
     if checks.is_integer(value):
         return checks.integer("block_size", value, minimum=1)
@@ -592,9 +610,13 @@ def _pairs_or_share(value):
         value,
         minimum=checks.SMALLEST,
         maximum=1.0,
-        must="be a positive integer, a float in (0, 1] or a "
+        must='be a positive integer, a float in (0, 1], "round" or a '
         "`LearningRateSchedule`",
     )
+
+
+def _is_round(value):
+    return isinstance(value, str) and value == ROUND
 
 
 def _check_coordinate_scale(value, selection):
