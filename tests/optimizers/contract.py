@@ -92,6 +92,7 @@ OPTIMIZERS = {
     "dsgd_random": dsgd(selection="random", certified=True, seed=7),
     "dsgd_delayed": dsgd(norm="inf", certified=True, norm_refresh=3),
     "srgd": riemannian(SRGD, euclidean_optimizer=keras.optimizers.Adam),
+    "srgd_adaptive": riemannian(SRGD, 0.05, adaptive="rms"),
     "srcd_random": riemannian(SRCD, block_size=1.0, seed=3, adaptive="adam"),
     "srcd_best": riemannian(
         SRCD,

@@ -116,6 +116,61 @@ def test_spectral_metric_turns_every_plane_by_the_rate():
     assert np.sum(g * (actual - r)) < 0
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
+def test_adaptive_steps_are_those_of_the_specification(scale):
+    """A usual step is as long as `d // 2` turns by the rate."""
+    v, w = variable(haar(6)), haar(6)
+    step = stepper(SRGD(RATE, adaptive="rms"), [v])
+    square = 0.0
+    for i in range(4):
+        g = gradient(6, 6, seed=i) * (1 + i)
+        s = w @ g.T - g @ w.T
+        square = 0.99 * square + 0.01 * np.sum(s**2)
+        typical = np.sqrt(square / (1 - 0.99 ** (i + 1)))
+        turn = RATE * np.sqrt(6) / typical * s
+        w = oracles_orthogonal.skew_expm(turn) @ w
+        step([scale * g])
+        assert_close(ops.convert_to_numpy(v), w, TOLERANCE)
+
+
+def test_adaptive_steps_of_rectangles_and_blocks_have_that_length():
+    for shape, blocks, columns in (((7, 3), 1, 3), ((4, 12), 3, 12)):
+        parts = [haar(shape[0], i)[:, : columns // blocks] for i in (0, 1, 2)]
+        w = np.concatenate(parts[:blocks], axis=1)
+        v = variable(w, blocks=blocks)
+        optimizer = SRGD(1e-4, adaptive="rms")
+        optimizer.apply([ops.convert_to_tensor(gradient(*shape))], [v])
+        moved = np.linalg.norm(ops.convert_to_numpy(v) - w)
+        assert_close(moved, 1e-4 * np.sqrt(columns), 1e-3)
+
+
+def test_no_gradient_is_no_step():
+    v = variable(haar(3))
+    step = stepper(SRGD(adaptive="rms"), [v])
+    step([np.zeros((3, 3))])
+    assert_close(ops.convert_to_numpy(v), haar(3), TOLERANCE)
+
+
+@pytest.mark.parametrize("make", [SRGD, SRCD])
+def test_nothing_has_to_be_given(make):
+    config = make().get_config()
+    assert np.isclose(config["learning_rate"], 1e-3)
+    assert config["adaptive"]
+    assert config["euclidean_optimizer"]["class_name"] == "Adam"
+    assert make.from_config(config).get_config() == config
+    # With a rate it is the method of the paper.
+    config = make(2e-4).get_config()
+    assert config["adaptive"] is config["euclidean_optimizer"] is None
+    with pytest.raises(ValueError, match="`momentum`"):
+        make(momentum=0.5)
+
+
+def test_the_spectral_metric_has_a_size_of_its_own():
+    assert SRGD(metric="spectral").adaptive is None
+    with pytest.raises(ValueError, match="adaptive=None"):
+        SRGD(0.1, metric="spectral", adaptive="rms")
+
+
 def test_blocks_move_as_matrices_of_their_own():
     r = np.concatenate([haar(4, seed) for seed in (0, 1, 2)], axis=1)
     g = gradient(4, 12)

@@ -44,10 +44,21 @@ def all_pairs(d):
         (0.01, 6, [1]),
         (0.005, 190, [90]),
         (keras.optimizers.schedules.CosineDecay(1.0, 9), 7, [3]),
+        ("round", 7, [3]),
     ],
 )
 def test_round_sizes(block_size, d, sizes):
     assert srcd.round_sizes(block_size, d) == sizes
+
+
+def test_without_a_rate_each_row_turns_once():
+    optimizer = SRCD()
+    assert (optimizer.selection, optimizer.block_size) == ("greedy", "round")
+    assert SRCD(selection="all").block_size == 1
+    r, g = haar(6), gradient(6, 6)
+    moved = np.linalg.norm(one_step(optimizer, r, g) - r, axis=1)
+    # The first step of Adam: each plane by the rate.
+    assert_close(moved, np.full(6, 1e-3 / np.sqrt(2)), 1e-2)
 
 
 def test_cyclic_forgets_no_pair():
