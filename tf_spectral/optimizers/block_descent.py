@@ -21,6 +21,7 @@ from tf_spectral.optimizers.block_steps import chosen_blocks
 from tf_spectral.optimizers.block_steps import one_of
 from tf_spectral.optimizers.block_steps import step_scales
 from tf_spectral.optimizers.measured_curvature import MeasuredCurvature
+from tf_spectral.optimizers.measured_steps import LONGEST
 
 
 class BlockDescent(JointOptimizer):
@@ -161,7 +162,9 @@ class BlockDescent(JointOptimizer):
         if isinstance(chosen, str):
             chosen = one_of(len(blocks), ops.argmax(steps.gains))
         finite = ops.logical_and(all_finite(blocks), steps.are_finite())
-        scales = rate * steps.length * ops.ones_like(steps.gains)
+        # Whatever the rate: a weight that doubles at each step is soon none.
+        share = ops.minimum(rate * steps.length, LONGEST)
+        scales = share * ops.ones_like(steps.gains)
         moved = self._settle(scales, chosen, finite)
         self._keep(self._curvature.after(values, steps, chosen, finite))
         roots = ops.sqrt(ops.maximum(steps.gains, 0.0))
