@@ -115,12 +115,13 @@ class Reference:
     def step(self, g, rate):
         self.t += 1
         g = {k: v.astype("float64") for k, v in g.items()}
-        inner = sum(np.sum(g[k] * self.s[k]) for k in g)
-        outer = sum(
-            np.linalg.norm(a) * np.linalg.norm(b)
-            for k in g
-            for a, b in zip(cut(k, g[k]), cut(k, self.s[k]))
-        )
+        inner = outer = 0.0
+        for k in g:
+            pairs = zip(cut(k, g[k]), cut(k, self.s[k]), self.v[k])
+            for a, b, square in pairs:
+                usual = np.sqrt(square) or 1.0
+                inner += np.sum(a * b) / usual
+                outer += np.linalg.norm(a) * np.linalg.norm(b) / usual
         h = inner / outer if outer else 0.0
         self.c *= np.exp(0.3 * min(rate, 1.0) ** 2 * h)
         for k in g:

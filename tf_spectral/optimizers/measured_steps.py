@@ -7,14 +7,15 @@ what they move, and `c` grows while each new gradient still agrees with the
 step before and shrinks where it does not:
 
     step      s_i = R_i snr_i d(n_i)        w_i <- w_i - rate c s_i
-    alignment h   = sum_i <g_i, s_i'> / sum_i |g_i| |s_i'|
+    alignment h   = sum_i <g_i, s_i'> / v_i / (sum_i |g_i| |s_i'| / v_i)
     length    c  <- c exp(KAPPA rate^2 h)
 
 `n` is a momentum as Nesterov looks ahead with it, `d` its duality map of norm
-one, `R` the norm of the slice, or its floor, `snr` the length of `n` over that
-of a typical gradient, at most one; `s'` is the step before. In the words of
-duality structure gradient descent `1 / p_i^2 = c R_i / (typical dual norm)`:
-the same method with `p_i` measured, and not certified (math 4.9).
+one, `R` the norm of the slice, or its floor, `v` the length of a typical
+gradient, `snr` that of `n` over it, at most one; `s'` is the step before. In
+the words of duality structure gradient descent
+`1 / p_i^2 = c R_i / (typical dual norm)`: the same method with `p_i` measured,
+and not certified (math 4.9).
 
 The rule for `c` is the hypergradient descent of Baydin et al., "Online
 learning rate adaptation with hypergradient descent", 2018, in the norms of the
@@ -159,18 +160,21 @@ def alignment(gradients, memories, slices):
     ]
     if not some:
         return ops.zeros(())
-    sizes = [_sizes(part.split(g)) for g, _, part in some]
-    dtype = sizes[0].dtype
-    largest = ops.max(ops.stack([ops.cast(ops.max(x), dtype) for x in sizes]))
     inner, outer = [], []
-    for own, (gradient, memory, part) in zip(sizes, some):
-        # In units of the largest: products of large numbers are none.
-        scale = safe_divisor(ops.cast(largest, gradient.dtype))
-        product = ops.sum(scaled_down(gradient, scale) * memory.step)
-        lengths = scaled_down(own, scale) * _sizes(part.split(memory.step))
-        inner.append(ops.cast(product, dtype))
-        outer.append(ops.cast(ops.sum(lengths), dtype))
-    return quotient(ops.sum(ops.stack(inner)), ops.sum(ops.stack(outer)))
+    for gradient, memory, part in some:
+        # In units of its usual gradient each slice counts alike: one with
+        # large gradients, as a bias at the end, would speak for all.
+        scale = safe_divisor(memory.typical)[:, None, None]
+        ahead = scaled_down(part.split(gradient), scale)
+        step = part.split(memory.step)
+        inner.append(ops.sum(ahead * step))
+        outer.append(ops.sum(_sizes(ahead) * _sizes(step)))
+    dtype = inner[0].dtype
+    inner, outer = (
+        ops.sum(ops.stack([ops.cast(x, dtype) for x in parts]))
+        for parts in (inner, outer)
+    )
+    return quotient(inner, outer)
 
 
 def next_length(length, alignment, rate):
