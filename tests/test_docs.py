@@ -48,15 +48,15 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def test_the_code_of_the_readme_does_what_it_says(tmp_path, monkeypatch):
-    """Digits are classified, sigma stays in 1 +- 0.01, a model loads."""
+    """Digits are classified, sigma stays in 1 +- 0.1, a model loads."""
     monkeypatch.chdir(tmp_path)
     names = run("README.md")
     logs = names["history"].history
-    assert min(logs["spectral_rnn/sigma_min"]) >= 0.99
-    assert max(logs["spectral_rnn/sigma_max"]) <= 1.01
+    assert min(logs["spectral_rnn/sigma_min"]) >= 0.9
+    assert max(logs["spectral_rnn/sigma_max"]) <= 1.1
     model, (x, y) = names["model"], names["test"]
     scores = keras.ops.convert_to_numpy(model(x))
-    assert np.mean(scores.argmax(-1) == y) > 0.4
+    assert np.mean(scores.argmax(-1) == y) > 0.6
 
 
 def test_nobody_is_sent_to_the_other_project_of_this_name():

@@ -49,12 +49,12 @@ def recurrent_layer(cell, units, spectral_options, activation=None, **kwargs):
         spectral_options: Dict of arguments that the spectral layers have
             beside Keras' own; `reflectors` is an integer.
         activation: Activation of the spectral and the orthogonal layers.
+            Defaults to `None`: leaky ReLU, with which the runs in docs were
+            made.
         **kwargs: Arguments of any recurrent layer.
     """
     if cell in ("spectral", "orthogonal", "ornn"):
-        options = dict(spectral_options)
-        if activation is not None:
-            options["activation"] = activation
+        options = {**spectral_options, "activation": activation or "leaky_relu"}
         if cell != "spectral":
             options["sigma_mode"] = "fixed"
         if cell == "ornn":

@@ -31,7 +31,7 @@ def simple_step(w, x, h, c, activation=np.tanh):
 
 
 def spectral_step(w, x, h, c):
-    return simple_step(w, x, h, c, lambda z: np.where(z > 0, z, 0.2 * z))
+    return simple_step(w, x, h, c, lambda z: np.where(z > 0, z, np.expm1(z)))
 
 
 def lstm_step(w, x, h, c):

@@ -71,7 +71,7 @@ def test_matrix_is_that_of_its_weights(reflectors, sigma_mode):
             vectors[name[0]] = oracles.pack(array(variable))
         elif name == "sigma_logits":
             # Zhang et al., equation 8.
-            sigma = 0.02 * (1 / (1 + np.exp(-array(variable))) - 0.5) + 1.0
+            sigma = 0.2 * (1 / (1 + np.exp(-array(variable))) - 0.5) + 1.0
         elif name == "sigma":
             sigma = array(variable)
     matrix = oracles.spectral_kernel(vectors["u"], sigma, vectors["v"])
@@ -370,6 +370,23 @@ def test_trainable_initial_state_trains():
     assert np.all(np.abs(array(weight(layer, "initial_state"))) > 1e-3)
 
 
+def test_as_it_comes():
+    """A few reflectors, and a start at the identity where there can be."""
+    for units, reflectors in ((1, 1), (5, 5), (16, 16), (40, 16)):
+        layer = SpectralRNN(units)
+        assert layer.svd.reflectors == (reflectors, reflectors)
+        assert_close(array(layer.svd.matrix()), np.eye(units), 1e-6)
+        again = SpectralRNN.from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+    layer = SpectralRNN(6, reflectors=(2, 3), sigma_center=0.5)
+    assert np.abs(array(layer.svd.matrix()) - 0.5 * np.eye(6)).max() > 0.1
+    layer = SpectralRNN(6, reflectors=None, sigma_center=0.5)
+    assert layer.svd.reflectors == (6, 6)
+    assert_close(array(layer.svd.matrix()), 0.5 * np.eye(6), 1e-6)
+    with pytest.raises(ValueError, match="`reflectors`.*few"):
+        SpectralRNN(6, reflectors="few")
+
+
 def test_regularizers():
     # Keras keeps the factors in float32: these are exact. Not `L1`: that of
     # Keras 3.8 has a tensor of float32, which multiplies no float64.
@@ -391,7 +408,7 @@ def test_regularizers():
 
     def penalty(name, value):
         w = {**dict(zip(names, arrays)), name: value}
-        sigma = 1.0 + 0.01 * np.tanh(w["sigma_logits"] / 2.0)
+        sigma = 1.0 + 0.1 * np.tanh(w["sigma_logits"] / 2.0)
         matrix = oracles.spectral_kernel(
             oracles.pack(w["u_reflectors"]),
             sigma,

@@ -5,7 +5,10 @@ import contextlib
 from tf_spectral.backend.keras_internals import call_in_progress
 from tf_spectral.backend.keras_internals import reset_dropout_masks
 from tf_spectral.checks import real_tensor
+from tf_spectral.initializers import GaussianReflectors
+from tf_spectral.initializers import IdentityReflectors
 from tf_spectral.layers.conversion import Convertible
+from tf_spectral.linalg.factorization import check_reflectors
 
 # Arguments of Keras' recurrent layers that a decomposed matrix has no use for.
 REFUSED_RECURRENT_OPTIONS = ("recurrent_initializer", "recurrent_constraint")
@@ -21,6 +24,32 @@ def refuse_recurrent_options(options):
                 "`reflector_initializer` or the bounds of sigma, "
                 f"Received: {name}={options[name]}"
             )
+
+
+# What suits data of some dozen to a thousand steps under Adam as it comes:
+# docs/results/defaults.
+FEW, SCALE = 16, 0.1
+
+
+def chosen_reflectors(units, reflectors):
+    """The argument `reflectors` of a recurrent layer; `"auto"` is a few."""
+    auto = isinstance(reflectors, str) and reflectors == "auto"
+    return min(units, FEW) if auto else reflectors
+
+
+def chosen_start(units, reflectors, initializer):
+    """How reflectors start: if they can, so that R is a multiple of I.
+
+    Args:
+        units: Integer.
+        reflectors: What `chosen_reflectors` returns.
+        initializer: The argument `reflector_initializer`, `"auto"` included.
+    """
+    if not isinstance(initializer, str) or initializer != "auto":
+        return initializer
+    m_u, m_v = check_reflectors(reflectors, units, units)
+    kind = IdentityReflectors if m_u == m_v else GaussianReflectors
+    return kind(SCALE)
 
 
 class FormingCell:

@@ -9,6 +9,8 @@ from tf_spectral.layers.recurrence import Dense
 from tf_spectral.layers.recurrence import DiagonalPlusLowRank
 from tf_spectral.layers.recurrence import low_rank_pays
 from tf_spectral.layers.rnn import REFUSED_RECURRENT_OPTIONS
+from tf_spectral.layers.rnn import chosen_reflectors
+from tf_spectral.layers.rnn import chosen_start
 from tf_spectral.layers.rnn import of_cell
 from tf_spectral.layers.rnn import refuse_recurrent_options
 from tf_spectral.layers.simple_rnn import FastRNN
@@ -32,16 +34,16 @@ class SpectralRNNCell(FastRNNCell):
         units: Positive integer `n`, the size of the state.
         reflectors: `None` for `n` in U and in V (R can be any matrix within
             the bounds), an integer for both, or a pair `(m_u, m_v)`. Fewer
-            are cheaper. Defaults to `None`.
+            are cheaper. Defaults to `"auto"`: 16, or `n` if that is less.
         sigma_center: Non-negative float, the middle of the singular values.
             Defaults to `1.0`.
         sigma_radius: Positive float, smaller than a positive `sigma_center`.
-            Defaults to `0.01`.
+            Defaults to `0.1`.
         sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`: see
             `tf_spectral.parametrizations.SVD`. Defaults to `"sigmoid"`.
         activation: Name or function of a Keras activation, or `"modrelu"`
-            (a trainable `tf_spectral.layers.ModReLU`). Defaults to
-            `"leaky_relu"` (negative slope 0.2).
+            (a trainable `tf_spectral.layers.ModReLU`). Defaults to `"elu"`,
+            whose slope at zero is 1.
         use_bias: Boolean. Defaults to `True`.
         trainable_initial_state: Boolean, whether the initial state is a
             trained vector and not zero. Defaults to `False`.
@@ -50,7 +52,10 @@ class SpectralRNNCell(FastRNNCell):
         reflector_initializer: Name of, or a
             `tf_spectral.initializers.ReflectorInitializer`; its
             `reflector_scale` sets how fast R turns under Adam. Defaults to
-            `"gaussian"`.
+            `"auto"`: `IdentityReflectors(0.1)`, with which R starts as
+            `sigma_center` times the identity and gradients reach the first of
+            hundreds of steps; `GaussianReflectors(0.1)` where `m_u` is not
+            `m_v`.
         bias_initializer: Keras initializer of b. Defaults to `"zeros"`.
         kernel_regularizer: Keras regularizer of K. Defaults to `None`.
         recurrent_regularizer: Keras regularizer of the matrix R. Defaults to
@@ -95,15 +100,15 @@ class SpectralRNNCell(FastRNNCell):
     def __init__(
         self,
         units,
-        reflectors=None,
+        reflectors="auto",
         sigma_center=1.0,
-        sigma_radius=0.01,
+        sigma_radius=0.1,
         sigma_mode="sigmoid",
-        activation="leaky_relu",
+        activation="elu",
         use_bias=True,
         trainable_initial_state=False,
         kernel_initializer="glorot_uniform",
-        reflector_initializer="gaussian",
+        reflector_initializer="auto",
         bias_initializer="zeros",
         kernel_regularizer=None,
         recurrent_regularizer=None,
@@ -121,6 +126,7 @@ class SpectralRNNCell(FastRNNCell):
         refuse_recurrent_options(kwargs)
         units = checks.integer("units", units, minimum=1)
         form = checks.choice("form", form, FORMS)
+        reflectors = chosen_reflectors(units, reflectors)
         recurrent_regularizer = checks.regularizer(
             "recurrent_regularizer", recurrent_regularizer
         )
@@ -147,7 +153,9 @@ class SpectralRNNCell(FastRNNCell):
             sigma_center=sigma_center,
             sigma_radius=sigma_radius,
             sigma_mode=sigma_mode,
-            reflector_initializer=reflector_initializer,
+            reflector_initializer=chosen_start(
+                units, reflectors, reflector_initializer
+            ),
             sigma_regularizer=sigma_regularizer,
             annealed_radius=annealed_radius,
             matrix_regularizer=recurrent_regularizer,
@@ -241,15 +249,14 @@ class SpectralRNN(FastRNN):
     Args:
         units: Positive integer `n`, the size of the state.
         reflectors: `None` for `n` in U and in V, an integer for both, or a
-            pair `(m_u, m_v)`. 16 for 128 units is a good start. Defaults to
-            `None`.
+            pair `(m_u, m_v)`. Defaults to `"auto"`: 16, or `n` if that is
+            less.
         sigma_center: Non-negative float. Defaults to `1.0`.
         sigma_radius: Positive float, smaller than a positive `sigma_center`.
-            Defaults to `0.01`.
+            Defaults to `0.1`.
         sigma_mode: `"sigmoid"`, `"clip"`, `"free"` or `"fixed"`. Defaults to
             `"sigmoid"`.
-        activation: Keras activation or `"modrelu"`. Defaults to
-            `"leaky_relu"`.
+        activation: Keras activation or `"modrelu"`. Defaults to `"elu"`.
         return_sequences: Boolean, whether to return all states and not only
             the last. Defaults to `False`.
         return_state: Boolean, whether to return the last state as well.
@@ -280,7 +287,7 @@ class SpectralRNN(FastRNN):
 
     >>> import numpy as np
     >>> from tf_spectral.layers import SpectralRNN
-    >>> layer = SpectralRNN(128, reflectors=16)
+    >>> layer = SpectralRNN(128)
     >>> tuple(layer(np.random.rand(4, 20, 1).astype("float32")).shape)
     (4, 128)
     >>> tuple(layer.singular_values().shape)
@@ -298,11 +305,11 @@ class SpectralRNN(FastRNN):
     def __init__(
         self,
         units,
-        reflectors=None,
+        reflectors="auto",
         sigma_center=1.0,
-        sigma_radius=0.01,
+        sigma_radius=0.1,
         sigma_mode="sigmoid",
-        activation="leaky_relu",
+        activation="elu",
         return_sequences=False,
         return_state=False,
         go_backwards=False,
