@@ -15,6 +15,7 @@ from tests.layers import contract
 from tests.layers.contract import CLOSE
 from tests.layers.contract import EXACT
 from tests.layers.contract import normal
+from tf_spectral.callbacks import gradient_norms_over_time
 from tf_spectral.layers import SpectralRNN
 from tf_spectral.layers import SpectralRNNCell
 from tf_spectral.parametrizations import SVD
@@ -385,6 +386,40 @@ def test_as_it_comes():
     assert_close(array(layer.svd.matrix()), 0.5 * np.eye(6), 1e-6)
     with pytest.raises(ValueError, match="`reflectors`.*few"):
         SpectralRNN(6, reflectors="few")
+
+
+STEPS = 784
+
+
+def sequences(kind):
+    x = np.random.default_rng(0).normal(size=(8, STEPS, 2)).astype("float32")
+    if kind == "padded":
+        x[:, :600] = 0
+    elif kind == "dark":
+        x *= np.random.default_rng(1).random((1, STEPS, 1)) < 0.2
+    return x
+
+
+@pytest.mark.parametrize("kind", ["noise", "padded", "dark"])
+@pytest.mark.parametrize("units", [8, 64])
+@pytest.mark.costly(keep=2)
+def test_gradients_reach_the_first_step_at_the_start(units, kind):
+    """Of the layer, its activation included, and not of its matrix alone."""
+    model = keras.Sequential(
+        [
+            keras.Input((STEPS, 2)),
+            SpectralRNN(units),
+            keras.layers.Dense(3, "softmax"),
+        ]
+    )
+    norms = gradient_norms_over_time(
+        model,
+        sequences(kind),
+        np.arange(8) % 3,
+        loss="sparse_categorical_crossentropy",
+    )
+    assert norms[0] > 0.05 * norms[-1]
+    assert norms.max() < 2 * norms[-1]
 
 
 def test_regularizers():
