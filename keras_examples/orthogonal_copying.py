@@ -46,6 +46,8 @@ METHODS = {
     "srcd_gs": "SRCD-GS",
     "srcd_gs_block": "SRCD-GS, block 0.5 %",
     "srcd_adaptive": "SRCD-GS, full block, RMSprop",
+    "srgd_default": "SRGD()",
+    "srcd_default": "SRCD()",
 }
 TIMED = {
     "sgd": "SGD",
@@ -90,6 +92,8 @@ def make_optimizer(method, args, seed):
             euclidean_optimizer=keras.optimizers.RMSprop(rate, rho=0.99),
             seed=seed,
         )
+    if method.endswith("_default"):
+        return SRGD() if method == "srgd_default" else SRCD(seed=seed)
     rate = args.learning_rate or 2e-4
     if method == "sgd":
         return keras.optimizers.SGD(rate)

@@ -12,6 +12,7 @@ from tests.optimizers.stepping import stepper
 from tf_spectral.optimizers import DSGD
 from tf_spectral.optimizers import SpectralDescent
 from tf_spectral.optimizers import measured_steps
+from tf_spectral.optimizers.slices import slices_of
 
 NORMS = (1, 2, "inf")
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
@@ -119,11 +120,12 @@ class Reference:
         for k in g:
             pairs = zip(cut(k, g[k]), cut(k, self.s[k]), self.v[k])
             for a, b, square in pairs:
-                usual = np.sqrt(square) or 1.0
-                inner += np.sum(a * b) / usual
-                outer += np.linalg.norm(a) * np.linalg.norm(b) / usual
-        h = inner / outer if outer else 0.0
+                usual = np.sqrt(square / (1 - 0.99 ** max(self.t - 1, 1)))
+                inner += np.sum(a * b) / (usual or 1.0)
+                outer += np.linalg.norm(b)
+        h = np.clip(inner / outer, -1, 1) if outer else 0.0
         self.c *= np.exp(0.3 * min(rate, 1.0) ** 2 * h)
+        self.c = np.clip(self.c, 1e-3, 0.1)
         for k in g:
             beta = self.momentum
             self.m[k] = beta * self.m[k] + (1 - beta) * g[k]
@@ -391,3 +393,46 @@ def train(start=1.0, inputs=1.0, depth=1, cosine=False, make=DSGD, **options):
 def test_nothing_is_to_be_tuned(options):
     """Chance is an error of 0.8."""
     assert train(**options) < 0.2
+
+
+@pytest.mark.parametrize("batch,seed", [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.costly
+def test_single_examples_do_not_throw_it_off(batch, seed):
+    """Weights that grow in proportion to themselves would, within epochs."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 4)).astype("float32")
+    y = (x[:, 0] > 0).astype("int32") + (x[:, 1] > 0)
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, "tanh"),
+            keras.layers.Dense(3, "softmax"),
+        ]
+    )
+    model.compile(DSGD(), "sparse_categorical_crossentropy")
+    losses = model.fit(x, y, batch_size=batch, epochs=12 * batch, verbose=0)
+    losses = losses.history["loss"]
+    assert max(losses) < 1.5
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_no_history_stops_the_measuring():
+    length = np.float32(measured_steps.START)
+    for alignment, bound in ((-1, "SHORTEST"), (1, "LONGEST")):
+        for _ in range(100):
+            length = measured_steps.next_length(length, alignment, 1.0)
+        assert_close(length, getattr(measured_steps, bound), 1e-6)
+
+
+def test_what_is_small_says_little():
+    """Nine small gradients that agree, and a large one that does not."""
+    part = measured_steps.Memory(*[None] * 5)
+    part = part._replace(step=ops.ones((3,)), typical=ops.ones((1,)))
+    slices = slices_of(keras.Variable(np.zeros(3)))
+    small, large = (
+        measured_steps.alignment([scale * ops.ones((3,))], [part], [slices], 10)
+        for scale in (0.01, -10.0)
+    )
+    assert 0 < float(ops.convert_to_numpy(small)) < 0.06
+    assert float(ops.convert_to_numpy(large)) == -1.0

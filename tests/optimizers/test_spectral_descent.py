@@ -326,6 +326,7 @@ def test_greedy_trains_in_a_compiled_step():
         ({"lipschitz": "measure"}, 'number or "measured" or "bound"'),
         ({"lipschitz": {"default": "measured"}}, 'number or "bound"'),
         ({"radius": 1.0}, "`radius`.*measured"),
+        ({"norm": 1}, "`norm`"),
         ({"lipschitz": 1.0, "blocks": {"w0": 1}}, "`blocks`"),
         ({"blocks": 3}, "`blocks`"),
         ({"momentum": 1.0}, "momentum"),

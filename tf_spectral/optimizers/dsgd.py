@@ -53,7 +53,7 @@ class DSGD(BlockDescent):
             measured or as certified. Certified steps descend for anything in
             (0, 2). Measured ones make up for a constant other than one in
             time; those of a schedule that ends at zero end at zero; none is
-            longer than 0.3 of what it moves. Defaults to `1.0`.
+            longer than 0.1 of what it moves. Defaults to `1.0`.
         norm: `1`, `2` or `"inf"`: layers are measured in the norm that this
             vector norm induces. Steps are sparse for `1` and `"inf"`, for `2`
             they are polar factors of gradients. Defaults to `2`.

@@ -87,7 +87,8 @@ class MeasuredCurvature:
         memories = [self._memory(values, i) for i in range(len(gradients))]
         length = values["length"]
         zero = ops.zeros((), self._dtype)
-        agreed = alignment(gradients, memories, self._slices)
+        count = ops.cast(step, self._dtype)
+        agreed = alignment(gradients, memories, self._slices, count)
         length = next_length(length, ops.cast(agreed, self._dtype), rate)
         directions, gains, kept = [], [], []
         for gradient, weight, memory, slices in zip(

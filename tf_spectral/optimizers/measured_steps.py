@@ -7,7 +7,7 @@ what they move, and `c` grows while each new gradient still agrees with the
 step before and shrinks where it does not:
 
     step      s_i = R_i snr_i d(n_i)        w_i <- w_i - rate c s_i
-    alignment h   = sum_i <g_i, s_i'> / v_i / (sum_i |g_i| |s_i'| / v_i)
+    alignment h   = sum_i <g_i, s_i'> / v_i / sum_i |s_i'|
     length    c  <- c exp(KAPPA rate^2 h)
 
 `n` is a momentum as Nesterov looks ahead with it, `d` its duality map of norm
@@ -42,8 +42,12 @@ from tf_spectral.optimizers.typical import size
 # This and the start were chosen in trials on small tasks, see docs/dsgd.md.
 KAPPA = 0.3
 START = 0.01
-# Nothing moves by more of its norm than the latter.
-SHORTEST, LONGEST = 1e-6, 0.3
+# Nothing moves by more of its norm than the latter: a weight that grows in
+# proportion to itself is soon out of sight. The former is short enough for ten
+# layers, and not so short that nothing is learned or measured any more: where
+# an epoch has few batches, each is against those before it, and c shrinks with
+# no need.
+SHORTEST, LONGEST = START / 10, START * 10
 
 
 class Memory(NamedTuple):
@@ -142,13 +146,17 @@ def next_step(gradient, weight, memory, slices, count, settings):
     return Memory(average, step, typical, vector, squares), gain
 
 
-def alignment(gradients, memories, slices):
+def alignment(gradients, memories, slices, count):
     """How far gradients agree with the steps before, from -1 to 1.
+
+    A gradient smaller than usual says less, and a large one more: of single
+    examples most may agree a little while the few that do not matter more.
 
     Args:
         gradients: List of tensors, or `None` where a weight has none.
         memories: List of `Memory`s, or `None` where a weight has no entry.
         slices: List of `Slices`.
+        count: Scalar tensor, the number of steps so far.
 
     Returns:
         Scalar tensor, zero before the first step.
@@ -164,17 +172,18 @@ def alignment(gradients, memories, slices):
     for gradient, memory, part in some:
         # In units of its usual gradient each slice counts alike: one with
         # large gradients, as a bias at the end, would speak for all.
-        scale = safe_divisor(memory.typical)[:, None, None]
-        ahead = scaled_down(part.split(gradient), scale)
+        steps = ops.cast(ops.maximum(count, 1), memory.typical.dtype)
+        usual = corrected(memory.typical, steps)
+        scale = safe_divisor(usual)[:, None, None]
         step = part.split(memory.step)
-        inner.append(ops.sum(ahead * step))
-        outer.append(ops.sum(_sizes(ahead) * _sizes(step)))
+        inner.append(ops.sum(scaled_down(part.split(gradient), scale) * step))
+        outer.append(ops.sum(_sizes(step)))
     dtype = inner[0].dtype
     inner, outer = (
         ops.sum(ops.stack([ops.cast(x, dtype) for x in parts]))
         for parts in (inner, outer)
     )
-    return quotient(inner, outer)
+    return ops.clip(quotient(inner, outer), -1.0, 1.0)
 
 
 def next_length(length, alignment, rate):

@@ -142,6 +142,11 @@ class SpectralDescent(BlockDescent):
         name=None,
         **kwargs,
     ):
+        if "norm" in kwargs:
+            raise ValueError(
+                "Spectral descent has one norm, 2; `DSGD` has others. Expected "
+                f"no argument `norm`, Received: norm={kwargs['norm']!r}"
+            )
         preconditioner = checks.choice(
             "preconditioner", preconditioner, PRECONDITIONERS
         )
