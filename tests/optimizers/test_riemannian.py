@@ -144,6 +144,18 @@ def test_adaptive_steps_of_rectangles_and_blocks_have_that_length():
         assert_close(moved, 1e-4 * np.sqrt(columns), 1e-3)
 
 
+def test_a_size_that_is_no_number_is_not_remembered():
+    """Each entry is one, and so is their sum, but not their norm."""
+    v = variable(np.eye(6))
+    optimizer = SRGD(adaptive="rms")
+    step = stepper(optimizer, [v])
+    g = np.tril([[(-1.0) ** (i + j) for i in range(6)] for j in range(6)], -1)
+    step([{"float32": 2e38, "float64": 1.2e308}[DTYPE] * g])
+    assert int(ops.convert_to_numpy(optimizer.skipped_steps)) == 1
+    step([g])
+    assert np.abs(ops.convert_to_numpy(v) - np.eye(6)).max() > 1e-4
+
+
 def test_no_gradient_is_no_step():
     v = variable(haar(3))
     step = stepper(SRGD(adaptive="rms"), [v])
