@@ -63,7 +63,7 @@ def make_model():
             keras.layers.Dense(1),
         ]
     )
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), "mse")
     return model
 
 

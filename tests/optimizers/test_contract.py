@@ -156,14 +156,19 @@ SETTINGS = [
         seed=3,
     ),
     SpectralDescent(lipschitz=1.0, preconditioner="rms"),
-    SpectralDescent(preconditioner="adagrad", momentum=0.5, epsilon=1e-6),
+    SpectralDescent(
+        preconditioner="adagrad", momentum=0.5, blocks={"kernel": "matrix"}
+    ),
     SRGD(
+        0.1,
         retraction="cayley",
         metric="spectral",
         momentum=0.9,
         correction_period=7,
     ),
+    SRGD(0.1, adaptive="rms"),
     SRCD(
+        0.1,
         selection="cyclic",
         block_size=0.25,
         coordinate_scale=0.5,

@@ -395,14 +395,18 @@ class SRGD(RiemannianOptimizer):
         if self.built or not variables:
             return
         super().build(variables)
-        self._typical = {
-            # Of a size, and not of its square, which may be no number.
-            place: self.add_variable(
-                (), dtype=working_dtype(v.dtype), name=f"{v.name}_typical"
-            )
-            for place, v in enumerate(trained_variables(self))
-            if self.adaptive and self._on_manifold[place]
-        }
+        self._typical = [
+            self._new_size(variable) if self.adaptive and on else None
+            for variable, on in zip(trained_variables(self), self._on_manifold)
+        ]
+
+    def _new_size(self, variable):
+        # Not of its square, which may be no number.
+        return self.add_variable(
+            (),
+            dtype=working_dtype(variable.dtype),
+            name=f"{variable.name}_typical",
+        )
 
     def check_manifold(self, variables):
         super().check_manifold(variables)
@@ -415,7 +419,7 @@ class SRGD(RiemannianOptimizer):
     def manifold_step(self, place, variable, gradient, learning_rate):
         value = ops.convert_to_tensor(variable)
         dtype = working_dtype(value.dtype)
-        typical = self._typical.get(place)
+        typical = self._typical[place]
         old = ops.zeros((), dtype)
         if typical is not None:
             old = ops.convert_to_tensor(typical)
