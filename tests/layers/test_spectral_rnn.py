@@ -392,7 +392,7 @@ STEPS = 784
 
 
 def sequences(kind):
-    x = np.random.default_rng(0).normal(size=(8, STEPS, 2)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(32, STEPS, 2)).astype("float32")
     if kind == "padded":
         x[:, :600] = 0
     elif kind == "dark":
@@ -401,7 +401,7 @@ def sequences(kind):
 
 
 @pytest.mark.parametrize("kind", ["noise", "padded", "dark"])
-@pytest.mark.parametrize("units", [8, 64])
+@pytest.mark.parametrize("units", [16, 64])
 @pytest.mark.costly(keep=2)
 def test_gradients_reach_the_first_step_at_the_start(units, kind):
     """Of the layer, its activation included, and not of its matrix alone."""
@@ -415,7 +415,7 @@ def test_gradients_reach_the_first_step_at_the_start(units, kind):
     norms = gradient_norms_over_time(
         model,
         sequences(kind),
-        np.arange(8) % 3,
+        np.arange(32) % 3,
         loss="sparse_categorical_crossentropy",
     )
     assert norms[0] > 0.05 * norms[-1]
