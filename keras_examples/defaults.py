@@ -11,8 +11,8 @@ training saw nothing, with the last weights: nothing is chosen. Tasks have 24 to
 784 steps of 1 to 65 features, and 56 to 60,000 examples; the names that end in
 `_padded` have sequences of different lengths behind zeros, under a mask.
 
-Beside the layers are variants of `SpectralRNN`, from which its defaults were
-chosen. A stopped study goes on where it was.
+Beside the layers are variants of `SpectralRNN`, one thing other than its
+defaults at a time. A stopped study goes on where it was.
 """
 
 import functools

@@ -26,8 +26,8 @@ def refuse_recurrent_options(options):
             )
 
 
-# What suits data of some dozen to a thousand steps under Adam as it comes:
-# docs/results/defaults.
+# What suited sequences of 24 to 150 steps under Adam as it comes, see
+# docs/coming_from_lstm.md.
 FEW, SCALE = 16, 0.1
 
 
