@@ -26,7 +26,8 @@ class FunctionsBeforeModules(griffe.Extension):
                     # Found now, while the modules still have their names.
                     member.resolve_target()
             for member in shown:
-                if member.is_module:
+                # The modules of `linalg` are shown as such.
+                if member.is_module and member.name in member.members:
                     room.set_member(member.name, member.members[member.name])
 
 
